@@ -1,0 +1,1 @@
+"""Data: modalities, tasks, domains, splits, and the prepared store that a batch is read from."""

@@ -1,0 +1,1 @@
+"""Networks from the backbone's output to one task's output. A folder per kind of head, a file per network."""

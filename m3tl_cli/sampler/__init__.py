@@ -1,0 +1,1 @@
+"""Which samples, tasks and domains a step sees."""

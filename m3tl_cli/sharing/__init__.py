@@ -1,0 +1,1 @@
+"""Which tasks run through which networks, and how their features mix."""

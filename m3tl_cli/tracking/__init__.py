@@ -1,0 +1,1 @@
+"""Where metrics and artefacts go beside the run folder."""
