@@ -15,8 +15,7 @@ Block = Literal["source", "target"]
 class Data(ABC):
     """What a run learns from.
 
-    Constructing it is cheap and reads nothing; `prepare` makes the store, and only then are `tasks` (with their statistics) and
-    `pool` at hand.
+    Constructing it is cheap and reads nothing. `prepare` makes the store; before it `tasks` lack their statistics and `pool` refuses.
     """
 
     @abstractmethod
@@ -31,7 +30,7 @@ class Data(ABC):
     @property
     @abstractmethod
     def tasks(self) -> Mapping[TaskName, Task]:
-        """Every task that the data can label, with the statistics of the source training split."""
+        """Every task that the data can label; once prepared, with the statistics of the source training split."""
 
     @property
     @abstractmethod
