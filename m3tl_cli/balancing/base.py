@@ -43,7 +43,7 @@ class Balancer(ABC):
 
     needs: ClassVar[Literal["nothing", "losses", "rows"]]
 
-    def reset(self, tasks: Sequence[TaskName]) -> None:
+    def reset(self, tasks: Sequence[TaskName]) -> None:  # noqa: B027
         """Forget everything and get ready for a stage with these tasks."""
 
     def weights(self, losses_T: Tensor, tasks: Sequence[TaskName]) -> Tensor:
@@ -59,7 +59,7 @@ class Balancer(ABC):
         """Tensors and JSON types only."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
         """Continue bit for bit from `state_dict`."""
 
 
@@ -72,7 +72,7 @@ class GramianBalancer(Balancer):
     def gramian_weights(self, gramian_TT: Tensor, tasks: Sequence[TaskName]) -> Tensor:
         """Weight of each row, [T], from the matrix of inner products of the rows."""
 
-    def combine(self, rows_TP: Tensor, losses_T: Tensor, tasks: Sequence[TaskName]) -> Balanced:
+    def combine(self, rows_TP: Tensor, losses_T: Tensor, tasks: Sequence[TaskName]) -> Balanced:  # noqa: ARG002
         """Weigh the rows; private gradients are left as they are."""
         ones_T = torch.ones(len(tasks), dtype=rows_TP.dtype, device=rows_TP.device)
         if len(tasks) == 1 or rows_TP.shape[1] == 0:

@@ -191,7 +191,10 @@ class Episode:
 class Model(Protocol):
     """Encoders, fusion, backbone under a sharing, heads. Everything takes `params`."""
 
-    tasks: Mapping[TaskName, Task]
+    @property
+    def tasks(self) -> Mapping[TaskName, Task]:
+        """Tasks by name, in the order of growth."""
+        ...
 
     def params(self) -> dict[Name, Tensor]:
         """Phi: the leaves, by name."""
@@ -203,10 +206,6 @@ class Model(Protocol):
 
     def reads(self, task: TaskName) -> frozenset[Name]:
         """Names that the task's output depends on."""
-        ...
-
-    def penalty(self, params: Params) -> Tensor | None:
-        """A term that belongs to no task and is never balanced; None where there is none."""
         ...
 
 
@@ -249,7 +248,7 @@ class Signal:
     Args:
         losses: Detached scalar per task that was present.
         rows: d loss / d name per task, over shared and private names. Empty where the balancer needs nothing.
-        common: Gradients that are never balanced: the penalty, and already weighted sums.
+        common: Gradients that are already weighted and summed.
     """
 
     losses: dict[TaskName, Tensor] = field(default_factory=dict)

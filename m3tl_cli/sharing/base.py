@@ -20,6 +20,10 @@ class Sharing(nn.Module, ABC):
     A subclass takes its hyper-parameters and `num_stages: int` (of the backbone) as keywords.
     """
 
+    def __init__(self, *, num_stages: int) -> None:
+        super().__init__()
+        self.num_stages = num_stages
+
     @abstractmethod
     def input_column(self, task: TaskName) -> Column:
         """Column of the encoders and the fusion that this task's backbone column starts from."""
@@ -28,17 +32,20 @@ class Sharing(nn.Module, ABC):
     def backbone_column(self, task: TaskName) -> Column:
         """Column of the backbone that this task's head reads."""
 
+    def start(self, tasks: Sequence[TaskName]) -> None:
+        """Say, before any growth, which tasks the model starts with: these may enter one another's rows at more than 0."""
+
     def grow(self, task: TaskName, like: TaskName | None = None) -> None:
         """Make own parameters for one more task; adds names, never reshapes one, and leaves the outputs of older tasks equal to the bit."""
 
-    def mix(self, stage: int, features: Mapping[Column, Tensor]) -> Mapping[Column, Tensor]:
+    def mix(self, stage: int, features: Mapping[Column, Tensor]) -> Mapping[Column, Tensor]:  # noqa: ARG002
         """Exchange features between backbone columns after a stage; [B, D] or [B, D, H, W] each."""
         return features
 
-    def needs(self, task: TaskName, tasks: Sequence[TaskName]) -> tuple[TaskName, ...]:
+    def needs(self, task: TaskName, tasks: Sequence[TaskName]) -> tuple[TaskName, ...]:  # noqa: ARG002
         """Those of `tasks` (all that the model has) whose backbone columns the task's output depends on, itself first."""
         return (task,)
 
-    def reads(self, task: TaskName, tasks: Sequence[TaskName]) -> frozenset[str]:
+    def reads(self, task: TaskName, tasks: Sequence[TaskName]) -> frozenset[str]:  # noqa: ARG002
         """Own parameter names (relative to this module) that the task's output depends on."""
         return frozenset()

@@ -1,0 +1,1 @@
+"""Heads of tasks with one output per pixel."""

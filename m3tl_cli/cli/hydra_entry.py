@@ -1,0 +1,198 @@
+"""The only door to Hydra: compose a config, and hand a request to `hydra.main`."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from m3tl_cli.config import paths
+from m3tl_cli.config.problem import Problem
+
+if TYPE_CHECKING:
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from omegaconf import DictConfig
+
+VERSION_BASE = "1.3"
+GRACE = 30.0  # seconds that a stopped sweep waits for its workers to write checkpoints
+
+
+def digest(overrides: Sequence[str]) -> str:
+    """10 hexadecimal digits that depend on the overrides and not on their order."""
+    return hashlib.sha1("\n".join(sorted(map(str, overrides))).encode()).hexdigest()[:10]
+
+
+@functools.cache
+def ready() -> None:
+    """Register what every composition needs. Hydra carries resolvers to the workers of its launchers."""
+    from hydra import version
+    from hydra.core.utils import setup_globals
+    from omegaconf import OmegaConf
+
+    version.setbase(VERSION_BASE)
+    setup_globals()
+    OmegaConf.register_new_resolver("m3tl_job", digest, replace=True)
+    OmegaConf.register_new_resolver(
+        "m3tl_run", lambda when, paradigm, seed, typed: f"{when}-{paradigm}-s{seed}-{digest(typed)}", replace=True
+    )
+
+
+def search(config_dir: str = "") -> ConfigLoaderImpl:
+    """Hydra's loader over the program's configs and the user's own, in the order that `hydra.main` uses.
+
+    Raises:
+        ConfigError: If `config_dir` is not a folder.
+    """
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
+
+    ready()
+    path = create_config_search_path(str(paths.conf_dir()))
+    if config_dir:
+        path.prepend(provider="command-line", path=f"file://{paths.own_dir(config_dir)}", anchor=SearchPathQuery(provider="schema"))
+    return ConfigLoaderImpl(config_search_path=path)
+
+
+def compose(loader: ConfigLoaderImpl, config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """One composed config, Hydra's own node included.
+
+    Raises:
+        Exception: What Hydra, OmegaConf and the YAML parser raise; `explain` says what it means.
+    """
+    from hydra.types import RunMode
+
+    return loader.load_configuration(config_name=config_name, overrides=list(overrides), run_mode=RunMode.RUN)
+
+
+@contextmanager
+def hydra_node(cfg: DictConfig) -> Iterator[None]:
+    """Let `${hydra:...}` inside the config be resolved."""
+    from hydra.core.hydra_config import HydraConfig
+
+    instance = HydraConfig.instance()
+    before, instance.cfg = instance.cfg, None
+    instance.set_config(cfg)
+    try:
+        yield
+    finally:
+        instance.cfg = before
+
+
+def plain(cfg: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
+    """The config as plain containers without Hydra's node, and the interpolations that lead nowhere."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    found: dict[str, Any] = {}
+    problems = []
+    for key in cfg:
+        if key == "hydra":
+            continue
+        try:
+            if OmegaConf.is_missing(cfg, key):
+                found[str(key)] = "???"
+                continue
+            value = cfg[key]
+            found[str(key)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        except OmegaConfBaseException as error:
+            place = str(getattr(error, "full_key", "") or key)
+            problems.append(Problem(place, (str(error).splitlines() or ["?"])[0], "an interpolation that leads to a value"))
+    return found, problems
+
+
+def selected(cfg: DictConfig, key: str) -> str:
+    """A resolved value inside Hydra's node, such as `hydra.run.dir`."""
+    from omegaconf import OmegaConf
+
+    with hydra_node(cfg):
+        return str(OmegaConf.select(cfg, key))
+
+
+def quoted(text: str) -> str:
+    """A string as the value of an override."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def main(task: Callable[[DictConfig], Any], argv: Sequence[str]) -> None:
+    """Call `hydra.main` with an argument list, so that everything that Hydra can do, it does.
+
+    Raises:
+        SystemExit: Where Hydra, or a signal, ends the program.
+        Exception: What a composition or a job raises, instead of Hydra's own printing.
+    """
+    import hydra
+
+    ready()
+    entry = hydra.main(config_path=str(paths.conf_dir()), config_name="train", version_base=VERSION_BASE)(task)
+    old_argv, old_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [old_argv[0], *argv]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach the caller
+    try:
+        entry()
+    finally:
+        sys.argv = old_argv
+        if old_error is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = old_error
+
+
+@contextmanager
+def workers_first(still_running: Callable[[], bool]) -> Iterator[None]:
+    """While a launcher waits for its workers, pass SIGTERM on to them and give them time to write checkpoints.
+
+    Without this the workers of a parallel launcher would go on as orphans. A job in this process has its own handler.
+
+    Args:
+        still_running: Whether a worker has not yet reached its end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends this process at once
+        stop_workers(number, still_running)
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def stop_workers(number: int, still_running: Callable[[], bool]) -> None:
+    """Signal every process that this one started, and wait until none of their jobs is running, at most `GRACE` seconds."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if not any("resource_tracker" in word for word in child.cmdline()):
+                child.send_signal(number)
+        except psutil.Error:
+            continue
+    end = time.monotonic() + GRACE
+    while time.monotonic() < end and still_running():
+        time.sleep(0.1)
+
+
+def choices(cfg: DictConfig) -> Mapping[str, str]:
+    """Option chosen per group."""
+    return {str(k): str(v) for k, v in cfg.hydra.runtime.choices.items()}
+
+
+def own_code(cfg: DictConfig) -> list[Path]:
+    """Folders in which a user's own parts may lie: that of `--config-dir`, and the working directory."""
+    sources = [s.path for s in cfg.hydra.runtime.config_sources if s.provider == "command-line"]
+    return [*map(Path, sources), Path(cfg.hydra.runtime.cwd)]

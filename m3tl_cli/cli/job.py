@@ -1,0 +1,103 @@
+"""What Hydra runs: one job, from its composed config to its value."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from m3tl_cli.cli import hydra_entry
+from m3tl_cli.cli.sink import Sink
+from m3tl_cli.cli.status import Status
+from m3tl_cli.config import paths
+from m3tl_cli.config.validate import validate
+from m3tl_cli.core.errors import ConfigError
+from m3tl_cli.core.results import Results
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+RESUME = "M3TL_RESUME"
+"""Set to 1 in the environment of a job that may enter a folder again; Hydra carries it to the workers of any launcher."""
+
+TERMINAL = "M3TL_TERMINAL"
+"""Process that has the terminal to itself and may draw a live display: the command's own, not the worker of a parallel launcher."""
+
+log = logging.getLogger(__name__)
+
+
+def task(cfg: DictConfig) -> float:
+    """Run one job in its folder, and keep `status.json` true. At module level, so that launchers can pickle it by name.
+
+    Returns:
+        Mean over the tasks of the error reduction of the primary metric, on held-out samples of the source domains: what a
+        sweeper maximises.
+
+    Raises:
+        M3TLError: As the experiment does; ConfigError also where a swept value does not pass the checks.
+        SystemExit: With 128 + n after signal n.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    resume = os.environ.get(RESUME) == "1"
+    before = Status.read(folder) if resume else None
+    if before is not None and before.state == "FINISHED" and before.value is not None:
+        log.info("done already: %s", folder)
+        return before.value
+    paths.add_own_code(*(s.path for s in hydra.runtime.config_sources if s.provider == "command-line"), hydra.runtime.cwd)
+    status = Status.begin(list(hydra.overrides.task), before.seconds if before else 0.0)
+    status.write(folder)
+    try:
+        value = _run(cfg, folder, resume and has_checkpoint(folder), hydra.sweep.dir if hydra.mode == RunMode.MULTIRUN else "")
+    except Exception as error:
+        status.end("FAILED", error=_line(error)).write(folder)
+        log.exception("failed: %s", _line(error))
+        raise
+    except BaseException as error:
+        status.end("KILLED", error=_line(error)).write(folder)
+        raise
+    status.end("FINISHED", value=value).write(folder)
+    return value
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run folder holds something to continue from."""
+    return any((folder / "checkpoints").glob("*"))
+
+
+def objective(results: Results) -> float:
+    """Mean error reduction over the main tasks, NaN where nothing was measured."""
+    block = results.blocks.get("a", {})
+    main = [t for t in block.values() if t.role == "main"] or list(block.values())
+    found = [t.scores[t.primary].error_reduction for t in main]
+    return sum(found) / len(found) if found else math.nan
+
+
+def _run(cfg: DictConfig, folder: Path, resume: bool, sweep: str) -> float:
+    from omegaconf import OmegaConf
+
+    config, broken = hydra_entry.plain(cfg)
+    problems = [*broken, *validate(config)]
+    if problems:
+        raise ConfigError("; ".join(map(str, problems)), hint="m3tl train --help")
+    stored = folder / "config.yaml"
+    if resume and stored.is_file():
+        old = OmegaConf.load(stored)
+        if OmegaConf.to_container(old) != config:
+            log.warning("the configs have changed since this run began; it goes on with its own, %s", stored)
+        config = OmegaConf.to_container(old)  # type: ignore[assignment]
+    with Sink.on_terminal(alone=os.environ.get(TERMINAL) == str(os.getpid())) as sink:
+        from m3tl_cli import experiment  # loads torch, after everything that can be wrong with the config
+
+        results = experiment.run(OmegaConf.create(config), folder=folder, emit=sink, resume=resume, group=Path(sweep).name if sweep else "")
+    return objective(results)
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,176 @@
+"""Panels and tables: what went wrong, and what came out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from m3tl_cli.cli.sink import duration
+from m3tl_cli.config.problem import Problem
+from m3tl_cli.core.errors import M3TLError
+
+if TYPE_CHECKING:
+    from m3tl_cli.cli.status import Status
+    from m3tl_cli.core.results import Cost, Results, Score
+
+
+def problems(found: Sequence[Problem], overrides: Sequence[str] = (), choices: Mapping[str, str] | None = None) -> None:
+    """One red panel on standard error with everything that is wrong.
+
+    Args:
+        found: At least one.
+        overrides: What was typed, to say which word a problem comes from.
+        choices: Option chosen per group, to say which file it comes from otherwise.
+    """
+    from rich.text import Text
+
+    text = Text()
+    for index, problem in enumerate(found):
+        text.append("\n\n" if index else "").append(problem.place, "bold")
+        origin = _origin(problem.place, overrides, choices or {})
+        text.append(f"  ({origin})" if origin else "", "dim")
+        text.append("\n  found     ", "dim").append(problem.found)
+        text.append("\n  expected  ", "dim").append(problem.expected)
+        if problem.hint:
+            text.append("\n  → ", "bold").append(problem.hint, "bold")
+    count = len(found)
+    _panel(text, "1 thing in the config is wrong" if count == 1 else f"{count} things in the config are wrong", "red")
+
+
+def error(caught: M3TLError) -> None:
+    """One red panel on standard error about an error raised on purpose."""
+    from rich.text import Text
+
+    text = Text()
+    text.append(f"{caught.place}\n" if caught.place else "", "bold").append(caught.message)
+    if caught.hint:
+        text.append("\n→ ", "bold").append(caught.hint, "bold")
+    _panel(text, {2: "config", 3: "data"}.get(caught.exit_code, "stopped"), "red")
+
+
+def crash(caught: BaseException, folder: str, debug: str) -> None:
+    """One red panel about an error that nobody foresaw, and where its traceback is."""
+    from rich.text import Text
+
+    text = Text(f"{type(caught).__name__}: {caught}")
+    text.append(f"\ntraceback  {folder}/train.log" if folder else "", "dim")
+    text.append(f"\n→ {debug}", "bold")
+    _panel(text, "the run failed", "red")
+
+
+def stopped(folder: str, resume: str) -> None:
+    """After a signal: what to type to go on."""
+    from rich.text import Text
+
+    _panel(Text(f"{folder}\n").append(f"→ {resume}", "bold"), "stopped", "yellow")
+
+
+def results(found: Results, folder: Path, config: Mapping[str, Any], config_flags: str) -> None:
+    """What a finished run reached, cost, left, and what to type next; on standard output."""
+    from rich.console import Console, Group
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("task", style="bold", no_wrap=True)
+    for name in ("metric", "value", "trivial", "error cut by"):
+        table.add_column(name, justify="left" if name == "metric" else "right", no_wrap=name != "metric")
+    for name, result in found.blocks.get("a", {}).items():
+        score = result.scores[result.primary]
+        cut = score.error_reduction
+        label = name if result.role == "main" else f"{name} (auxiliary)"
+        arrow = "↑" if score.direction == "higher" else "↓"
+        colour = "green" if cut > 0 else "red"
+        table.add_row(label, f"{result.primary} {arrow}", _value(score), _number(score.trivial), Text(f"{cut:.1%}", colour))
+    lines: list[Any] = [table, Text(f"\n{_cost(found.cost)}", "dim"), Text()]
+    lines += [_where(label, text) for label, text in places(folder, config)]
+    lines += [Text(), Text("next", "dim"), *(Text(f"  {line}", "bold") for line in next_lines(found, config_flags))]
+    lines += [Text(f"note: {note}", "dim") for note in found.notes]
+    title = f"[bold]{found.paradigm}[/] · seed {found.seed} · held-out samples"
+    Console().print(Panel(Group(*lines), title=title, title_align="left", border_style="green"))
+
+
+def places(folder: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a run left, and how to look at it."""
+    rows = [("run", str(folder))]
+    if (folder / "report.html").is_file():
+        rows.append(("report", str(folder / "report.html")))
+    tracking = config.get("tracking")
+    if isinstance(tracking, Mapping) and "uri" in tracking:
+        uri = tracking["uri"] or "sqlite:///outputs/mlflow.db"
+        rows.append(("mlflow", uri if str(uri).startswith("http") else shlex.join(["mlflow", "ui", "--backend-store-uri", str(uri)])))
+    return rows
+
+
+def next_lines(found: Results, config_flags: str) -> list[str]:
+    """Commands that make sense after this run."""
+    other = "stl" if found.paradigm != "stl" else "mtl"
+    flags = f" {config_flags}" if config_flags else ""
+    return [f"m3tl train paradigm={other}{flags}   # the other way, same data and seed", "m3tl train -m seed=1,2,3   # how sure is it?"]
+
+
+def sweep(folder: str, jobs: Sequence[Status]) -> None:
+    """Every job of a sweep: what it changed, its state, and its value or what went wrong; on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+    table = Table(title=folder, title_justify="left", title_style="dim", box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("job", style="bold")
+    table.add_column("state", no_wrap=True)
+    table.add_column("error cut by, or why not")
+    table.add_column("time", justify="right", no_wrap=True)
+    colours = {"FINISHED": "green", "FAILED": "red", "KILLED": "yellow", "RUNNING": "cyan"}
+    for job in sorted(jobs, key=lambda j: j.started):
+        own = [o for o in job.overrides if o not in shared] or list(job.overrides)
+        state = "KILLED" if job.state == "RUNNING" and not job.alive else job.state
+        outcome = f"{job.value:.1%}" if job.value is not None else job.error
+        table.add_row(Text(" ".join(own)), Text(state, colours[state]), Text(outcome), duration(job.seconds))
+    Console().print(table)
+
+
+def _panel(body: Any, title: str, colour: str) -> None:
+    from rich.console import Console
+    from rich.panel import Panel
+
+    Console(stderr=True, highlight=False).print(Panel(body, title=f"[bold]{title}[/]", title_align="left", border_style=colour))
+
+
+def _origin(place: str, overrides: Sequence[str], choices: Mapping[str, str]) -> str:
+    """The word on the command line, or the file, that a place comes from."""
+    root = place.split("[")[0]
+    for override in reversed(overrides):
+        key = override.lstrip("+~").split("=")[0].split("@")[0]
+        if root in (key, key.replace("/", ".")) or root.startswith(f"{key}."):
+            return override if override != root else ""
+    parts = root.split(".")
+    for depth in range(len(parts), 0, -1):
+        group = "/".join(parts[:depth])
+        if choices.get(group) not in (None, "None"):
+            return f"{group}/{choices[group]}.yaml"
+    return ""
+
+
+def _where(label: str, text: str) -> Any:
+    from rich.text import Text
+
+    return Text(f"{label:<8}", "dim", overflow="fold").append(text, "default")
+
+
+def _value(score: Score) -> str:
+    return f"{_number(score.value)} {score.unit}".strip()
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+
+
+def _cost(cost: Cost) -> str:
+    networks = "1 network" if cost.networks == 1 else f"{cost.networks} networks"
+    memory = f"{cost.peak_memory / 2**20:.0f} MB" if cost.peak_memory < 2**30 else f"{cost.peak_memory / 2**30:.1f} GB"
+    made = f" (+ {duration(cost.seconds_prepare)} for the data)" if cost.seconds_prepare >= 1 else ""
+    return f"{cost.parameters:,} parameters in {networks} · {cost.updates} updates in {duration(cost.seconds)}{made} · {memory}"

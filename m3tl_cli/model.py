@@ -1,0 +1,173 @@
+"""The one model: encoders -> fusion -> backbone under a sharing -> heads; functional, and grown task by task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from m3tl_cli.backbone.base import Backbone
+from m3tl_cli.core.contracts import Batch, Modality, Name, Params, Signature, Task, TaskName, stable_seed
+from m3tl_cli.core.errors import ConfigError
+from m3tl_cli.encoder.base import Encoder
+from m3tl_cli.fusion.base import Fusion
+from m3tl_cli.heads.base import Head
+from m3tl_cli.sharing.base import Column, Sharing
+
+Part = TypeVar("Part", bound=nn.Module)
+
+
+class MultiTaskModel(nn.Module):
+    """Hold one copy of each network per column that the sharing asks for, and a head per task.
+
+    Names of parameters: `encoder.<column>.<modality>. ...`, `fusion.<column>. ...`, `backbone.<column>.stages.<i>. ...`,
+    `sharing. ...`, `head.<task>. ...`. Every part starts from a seed made of (seed, its name), not of the order in which parts are
+    made, so that a network alone and the same network among others start alike.
+
+    Args:
+        encoders: Per modality, what makes an encoder. fusion, backbone, head, sharing: the same, from the signature of what feeds
+            them; `sharing` from the number of backbone stages.
+        seed: Redraws the initialisation.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoders: Mapping[Modality, Callable[[], Encoder]],
+        fusion: Callable[[Mapping[Modality, Signature]], Fusion],
+        backbone: Callable[[Signature], Backbone],
+        head: Callable[[Task, Signature], Head],
+        sharing: Callable[[int], Sharing],
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self._make_encoder, self._make_fusion, self._make_backbone, self._make_head = encoders, fusion, backbone, head
+        self._seed = seed
+        # Thrown away: only what flows between parts is wanted here, before any column exists.
+        self._signatures = {name: make().signature for name, make in encoders.items()}
+        self._fused = fusion(self._signatures).signature
+        template = backbone(self._fused)
+        self._out, self._num_stages = template.signature, len(template.stages)
+        self.sharing = self._seeded("sharing", lambda: sharing(self._num_stages))
+        self.encoder, self.fusion, self.backbone, self.head = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self._tasks: dict[TaskName, Task] = {}
+        self._started: tuple[TaskName, ...] = ()
+        self._likes: list[TaskName | None] = []
+        self._phi: dict[Name, Tensor] = {}
+        self._reads: dict[TaskName, frozenset[Name]] = {}
+
+    @property
+    def tasks(self) -> Mapping[TaskName, Task]:
+        """Tasks by name, in the order of growth."""
+        return self._tasks
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        """Grow the tasks that a run starts with; they may share with one another from the first step.
+
+        Raises:
+            ConfigError: As `add_task` does.
+        """
+        self._started = tuple(t.name for t in tasks)
+        self.sharing.start(self._started)
+        for task in tasks:
+            self.add_task(task)
+
+    def add_task(self, task: Task, like: TaskName | None = None) -> frozenset[Name]:
+        """Grow a head, and the columns that the sharing asks for. Adds names, never reshapes one.
+
+        Args:
+            task: Its name must be free.
+            like: A task whose place in the sharing the new one starts from.
+
+        Returns:
+            The new names.
+
+        Raises:
+            ConfigError: If the name is taken, or is not one that a module can have.
+        """
+        if task.name in self.tasks:
+            raise ConfigError(f"task names must differ; found `{task.name}` twice", place="tasks")
+        if not re.fullmatch(r"[A-Za-z_]\w*", task.name) or hasattr(nn.ModuleDict, task.name):
+            raise ConfigError(f"a task's name must be an identifier that torch does not use itself; found `{task.name}`", place="tasks")
+        before = set(self._phi)
+        beside = next(iter(self._phi.values()), torch.empty(()))
+        column, start = self.sharing.backbone_column(task.name), self.sharing.input_column(task.name)
+        if start not in self.fusion:
+            self.encoder[start] = nn.ModuleDict(
+                {m: self._seeded(f"encoder.{start}.{m}", make) for m, make in self._make_encoder.items()},
+            )
+            self.fusion[start] = self._seeded(f"fusion.{start}", lambda: self._make_fusion(self._signatures))
+        if column not in self.backbone:
+            self.backbone[column] = self._seeded(f"backbone.{column}", lambda: self._make_backbone(self._fused))
+        self.sharing.grow(task.name, like)
+        self.head[task.name] = self._seeded(f"head.{task.name}", lambda: self._make_head(task, self._out))
+        self._tasks[task.name] = task
+        self._likes.append(like)
+        self.to(beside.device, beside.dtype)
+        self._phi = dict(self.named_parameters())
+        self._reads = {}
+        return frozenset(set(self._phi) - before)
+
+    def params(self) -> dict[Name, Tensor]:
+        """Phi: the leaves, by name. The same object until the model grows."""
+        return self._phi
+
+    def outputs(self, params: Params, batch: Batch, tasks: Sequence[TaskName]) -> dict[TaskName, Tensor]:
+        """Output per task with `params` in place of the model's own; names that are not the model's are ignored."""
+        if params is self._phi:
+            return self(batch, tasks)
+        return functional_call(self, {n: p for n, p in params.items() if n in self._phi}, (batch, tasks))
+
+    def forward(self, batch: Batch, tasks: Sequence[TaskName]) -> dict[TaskName, Tensor]:
+        """Run only what `tasks` need."""
+        everything = tuple(self.tasks)
+        needed = tuple(dict.fromkeys(t for task in tasks for t in self.sharing.needs(task, everything)))
+        starts = {self.sharing.backbone_column(t): self.sharing.input_column(t) for t in needed}
+        fused = {start: self._fuse(start, batch) for start in dict.fromkeys(starts.values())}
+        features: Mapping[Column, Tensor] = {column: fused[start] for column, start in starts.items()}
+        for i in range(self._num_stages):
+            features = self.sharing.mix(i, {column: self._stage(column, i)(x) for column, x in features.items()})
+        return {t: self.head[t](features[self.sharing.backbone_column(t)]) for t in tasks}
+
+    def reads(self, task: TaskName) -> frozenset[Name]:
+        """Names that the task's output depends on."""
+        if task not in self._reads:
+            everything = tuple(self.tasks)
+            prefixes = [f"head.{task}."]
+            for t in self.sharing.needs(task, everything):
+                start = self.sharing.input_column(t)
+                prefixes += [f"encoder.{start}.", f"fusion.{start}.", f"backbone.{self.sharing.backbone_column(t)}."]
+            own = {f"sharing.{name}" for name in self.sharing.reads(task, everything)}
+            self._reads[task] = frozenset(n for n in self._phi if n in own or n.startswith(tuple(prefixes)))
+        return self._reads[task]
+
+    def ledger(self) -> dict[str, Any]:
+        """Tasks in the order of growth; JSON types. `replay` on a model without tasks makes the same names."""
+        grown = [{"task": task.to_json(), "like": like} for task, like in zip(self.tasks.values(), self._likes, strict=True)]
+        return {"started": list(self._started), "grown": grown}
+
+    def replay(self, ledger: Mapping[str, Any]) -> None:
+        """Grow what the ledger lists."""
+        self._started = tuple(ledger["started"])
+        self.sharing.start(self._started)
+        for entry in ledger["grown"]:
+            self.add_task(Task.from_json(entry["task"]), entry["like"])
+
+    def _fuse(self, column: Column, batch: Batch) -> Tensor:
+        features = {
+            m: batch.features[m] if m in batch.features else encode(batch.inputs[m])
+            for m, encode in cast(nn.ModuleDict, self.encoder[column]).items()
+        }
+        return self.fusion[column](features, batch.present, batch.geometry)
+
+    def _stage(self, column: Column, i: int) -> nn.Module:
+        return cast(Backbone, self.backbone[column]).stages[i]
+
+    def _seeded(self, name: str, make: Callable[[], Part]) -> Part:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stable_seed(self._seed, name))
+            return make()

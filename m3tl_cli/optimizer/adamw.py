@@ -1,0 +1,66 @@
+"""Adam with decoupled weight decay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+
+from m3tl_cli.core.contracts import Name
+from m3tl_cli.core.errors import ConfigError
+from m3tl_cli.optimizer.base import OptimizerBuilder
+
+
+class AdamW(OptimizerBuilder):
+    """Build Adam with decoupled weight decay.
+
+    Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, algorithm 2; torch's implementation.
+    Differs from the paper: parameters of fewer than two dimensions (biases, gains and shifts of normalisation) do not decay.
+
+    Args:
+        lr: Peak learning rate, above 0.
+        betas: Decay rates of the running means of gradient and squared gradient, each in [0, 1).
+        eps: Added to the root of the mean squared gradient, at least 0.
+        weight_decay: Share of a weight that is taken away per update and unit of learning rate, at least 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        lr: Annotated[float, Gt(0)],
+        betas: tuple[float, float],
+        eps: Annotated[float, Ge(0)],
+        weight_decay: Annotated[float, Ge(0)],
+    ) -> None:
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ConfigError(f"`betas` must be two numbers in [0, 1); found {list(betas)}.", place="optimizer.betas", hint="[0.9, 0.999]")
+        self.lr = lr
+        self.betas = betas
+        self.eps = eps
+        self.weight_decay = weight_decay
+
+    def build(self, params: Mapping[Name, Tensor]) -> torch.optim.Optimizer:
+        """AdamW over `params`.
+
+        Args:
+            params: Leaves by name, at least one.
+
+        Returns:
+            An optimiser with at most two groups, the decaying one first; each holds its names in the order of `params` under `names`,
+            and the peak learning rate under `initial_lr`.
+
+        Raises:
+            ConfigError: If `params` is empty.
+        """
+        if not params:
+            raise ConfigError("`params` must hold at least one parameter to train; found none.", place="optimizer")
+        groups = []
+        for decays in (True, False):
+            names = [name for name, p in params.items() if (p.ndim >= 2) == decays]
+            if names:
+                decay = self.weight_decay if decays else 0.0
+                groups.append({"params": [params[n] for n in names], "names": names, "weight_decay": decay, "initial_lr": self.lr})
+        return torch.optim.AdamW(groups, lr=self.lr, betas=(self.betas[0], self.betas[1]), eps=self.eps)

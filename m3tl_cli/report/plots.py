@@ -1,0 +1,180 @@
+"""Curves of a run as SVG. matplotlib is imported by the first plot; pyplot, and with it any window, never."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from m3tl_cli.core.results import Results, Score
+from m3tl_cli.report.formats import ARROWS, number
+from m3tl_cli.report.read import Series
+
+# Readable on white and on near black, told apart by colour-blind people; after the last one the dashes change.
+COLOURS = ("#3b82c4", "#d1742a", "#2e9a68", "#a06bd0", "#c94f5d", "#8a8f2a", "#2a9aa8", "#b0669a")
+DASHES = ("-", "--", ":", "-.")
+INK, PAPER, GRID = "#24292f", "#fefefe", "#d5dae0"
+
+# A plot is 350 pixels wide at most on a page: more points cannot be seen, and make the page heavy.
+MAX_POINTS = 400
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure.
+
+    Args:
+        name: File name without ending.
+        group: Task that it belongs to; empty for those of the whole run.
+        alt: What it shows, in words.
+        svg: A whole SVG file, white ground.
+    """
+
+    name: str
+    group: str
+    alt: str
+    svg: str
+
+
+def curves(history: Mapping[str, Series], tasks: Sequence[str], results: Results | None) -> list[Plot]:
+    """Training loss and validation metrics per task, then weights, learning rate and gradient norms of the run.
+
+    Args:
+        history: Logged metrics.
+        tasks: In the order to show.
+        results: Say directions, units and the trivial predictor's level; None where the run did not get there.
+    """
+    made: list[Plot] = []
+    for i, task in enumerate(tasks):
+        scores = _scores(results, task)
+        loss = f"train/{task}/loss"
+        if loss in history:
+            made += _plot(f"{task}-loss", task, f"{task}: training loss", {task: history[loss]}, first=i)
+        prefix = f"val/{task}/"
+        for key in sorted(k for k in history if k.startswith(prefix)):
+            metric = key.removeprefix(prefix)
+            score = scores.get(metric)
+            arrow = f" {ARROWS[score.direction]}" if score else ""
+            unit = f" [{score.unit}]" if score and score.unit else ""
+            level = score.trivial if score else math.nan
+            title = f"{task}: validation {metric}{arrow}{unit}"
+            made += _plot(f"{task}-{metric}", task, title, {task: history[key]}, first=i, level=level)
+    weights = {k.split("/")[1]: s for k, s in history.items() if re.fullmatch(r"balancing/[^/]+/weight", k)}
+    made += _plot("weights", "", "task weights of the balancing", {t: weights[t] for t in (*tasks, *sorted(weights)) if t in weights})
+    if "optimizer/lr" in history:
+        made += _plot("learning-rate", "", "learning rate", {"learning rate": history["optimizer/lr"]})
+    norms = {k.removeprefix("train/grad_norm/"): s for k, s in history.items() if k.startswith("train/grad_norm/")}
+    made += _plot("gradient-norm", "", "norm of the gradient", norms)
+    return made
+
+
+def inline(plot: Plot) -> str:
+    """The SVG as a part of an HTML page: ink and ground follow the page, ids are its own, the size is the page's to give."""
+    body = plot.svg[plot.svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'(<svg\b[^>]*?) width="[^"]*" height="[^"]*"', r"\1", re.sub(r'(<svg\b)([^>]*?) height="([^"]*)"([^>]*?) width="([^"]*)"', r'\1 width="\5" height="\3"\2\4', body, count=1), count=1)
+    mark = re.sub(r"[^A-Za-z0-9_-]", "_", plot.name)
+    body = re.sub(r'\bid="', f'id="{mark}-', body)
+    body = re.sub(r"url\(#", f"url(#{mark}-", body)
+    body = re.sub(r'href="#', f'href="#{mark}-', body)
+    for colour, own in ((INK, "currentColor"), (PAPER, "none"), (GRID, "var(--line)")):
+        body = body.replace(colour, own)
+    return body
+
+
+def _scores(results: Results | None, task: str) -> Mapping[str, Score]:
+    for block in (results.blocks if results else {}).values():
+        if task in block:
+            return block[task].scores
+    return {}
+
+
+def _plot(name: str, group: str, title: str, lines: Mapping[str, Series], *, first: int = 0, level: float = math.nan) -> list[Plot]:
+    """One figure, or none where there is no finite number."""
+    thinned = {label: _thin(series) for label, series in lines.items()}
+    shown = {label: s for label, s in thinned.items() if any(map(math.isfinite, s.values))}
+    if not shown:
+        return []
+    svg = _draw(title, shown, first, level)
+    ends = "; ".join(f"{label} ends at {number(_last(lines[label]))}" for label in list(shown)[:12])
+    trivial = f"; the trivial predictor is at {number(level)}" if math.isfinite(level) else ""
+    return [Plot(re.sub(r"[^\w.-]", "_", name), group, f"{title} over steps: {ends}{trivial}.", svg)]
+
+
+def _last(series: Series) -> float:
+    return next(v for v in reversed(series.values) if math.isfinite(v))
+
+
+def _thin(series: Series) -> Series:
+    """At most `MAX_POINTS` points, each the mean of its neighbours; what is not finite is a gap."""
+    values = [v if math.isfinite(v) else math.nan for v in series.values]
+    width = -(-len(values) // MAX_POINTS)
+    if width <= 1:
+        return Series(series.steps, tuple(values))
+    starts = range(0, len(values), width)
+    steps = tuple(series.steps[min(i + width, len(values)) - 1] for i in starts)
+    parts = ([v for v in values[i : i + width] if not math.isnan(v)] for i in starts)
+    return Series(steps, tuple(math.fsum(p) / len(p) if p else math.nan for p in parts))
+
+
+def _draw(title: str, lines: Mapping[str, Series], first: int, level: float) -> str:
+    import matplotlib.style
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+    settings = {
+        "svg.hashsalt": "m3tl",
+        "svg.fonttype": "none",
+        "text.parse_math": False,
+        "font.size": 8,
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
+        "axes.titlecolor": INK,
+        "text.color": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "figure.facecolor": PAPER,
+        "savefig.facecolor": PAPER,
+        "axes.facecolor": PAPER,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+    rows = -(-len(lines) // 2) if len(lines) > 1 else 0
+    with matplotlib.style.context(["default", settings]):
+        legend = 0.17 * rows + (0.05 if rows else 0)
+        figure = Figure(figsize=(3.9, 2.3 + legend))
+        axes = figure.add_axes((0.145, (0.42 + legend) / (2.3 + legend), 0.825, 1.62 / (2.3 + legend)))
+        for i, (label, series) in enumerate(lines.items(), start=first):
+            marker = "o" if len(series.steps) <= 25 else None
+            dash = DASHES[i // len(COLOURS) % len(DASHES)]
+            axes.plot(series.steps, series.values, dash, color=COLOURS[i % len(COLOURS)], lw=1.4, marker=marker, ms=3, label=label)
+        finite = [v for s in lines.values() for v in s.values if math.isfinite(v)]
+        if math.isfinite(level):
+            finite.append(level)
+            axes.axhline(level, color=INK, lw=1, ls=(0, (4, 3)))
+            axes.annotate("trivial", (1, level), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points", ha="right")
+        if min(finite) > 0 and max(finite) > 100 * min(finite):
+            axes.set_yscale("log")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.6g}"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
+        axes.grid(axis="y", color=GRID, lw=0.6)
+        axes.set_axisbelow(True)
+        axes.set_title(_plain(title), loc="left", fontsize=9, x=-0.13)
+        axes.set_xlabel("step", labelpad=1)
+        if rows:
+            figure.legend([_plain(label) for label in lines], loc="lower center", ncol=2, frameon=False, borderaxespad=0.1, labelspacing=0.3)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", out.getvalue())
+
+
+def _plain(text: str) -> str:
+    """Without characters that cannot be drawn, and at most 60 of them."""
+    kept = "".join(c if c.isprintable() else "?" for c in text)
+    return kept if len(kept) <= 60 else kept[:59] + "\u2026"

@@ -1,0 +1,279 @@
+"""The one loop: draw, differentiate, balance, clip, step; validate, checkpoint, stop. It knows no method by name."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from m3tl_cli.balancing.base import Balancer
+from m3tl_cli.core.contracts import Episode, Model, Name, Pool, Stateful, TaskName, stable_seed
+from m3tl_cli.core.errors import TrainingError
+from m3tl_cli.core.events import Advanced, Emit, Measured, Said, StageStarted, Wrote
+from m3tl_cli.optimizer.base import OptimizerBuilder
+from m3tl_cli.paradigm.base import Stage
+from m3tl_cli.paradigm.engine import Engine
+from m3tl_cli.sampler.base import Sampler
+from m3tl_cli.scheduler.base import Scheduler
+from m3tl_cli.task.base import TaskKind
+from m3tl_cli.trainer import checkpoint
+from m3tl_cli.trainer.evaluation import MetricValues, evaluate, evaluate_constant, task_results
+from m3tl_cli.trainer.interrupt import Interrupt
+from m3tl_cli.trainer.runtime import Runtime
+from m3tl_cli.trainer.selection import Selection
+
+LAST, BEST = "checkpoints/last.safetensors", "checkpoints/best.safetensors"
+
+
+@dataclass
+class Counters:
+    """What training has cost so far; survives a resume."""
+
+    updates: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How a stage is judged while it trains: a pool, and what constant outputs reach on it."""
+
+    pool: Pool
+    trivial: Mapping[TaskName, Tensor]
+
+
+class Loop:
+    """Train a stage.
+
+    Args:
+        device: `auto`, `cpu`, `cuda`, `cuda:<n>` or `mps`.
+        precision: `32`, or `bf16` for autocast.
+        updates: Optimiser steps of a stage.
+        accumulate: Draws of the sampler whose gradients one update averages.
+        clip: Largest gradient norm of a component of tasks; None: no clipping.
+        validate_every: Updates between validations; the last update is always followed by one.
+        patience: Validations without improvement before a component of tasks stops; None: never.
+        checkpoint_every: Updates between checkpoints.
+        log_every: Updates between measurements of the training losses.
+        eval_batch_size: Samples a batch when scoring.
+        num_pictures: Test samples that the report draws.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: str,
+        precision: Literal["32", "bf16"],
+        updates: Annotated[int, Ge(1)],
+        accumulate: Annotated[int, Ge(1)],
+        clip: Annotated[float, Gt(0)] | None,
+        validate_every: Annotated[int, Ge(1)],
+        patience: Annotated[int, Ge(1)] | None,
+        checkpoint_every: Annotated[int, Ge(1)],
+        log_every: Annotated[int, Ge(1)],
+        eval_batch_size: Annotated[int, Ge(1)],
+        num_pictures: Annotated[int, Ge(0)],
+    ) -> None:
+        self.runtime = Runtime(device=device, precision=precision)
+        self.updates, self.accumulate, self.clip = updates, accumulate, clip
+        self.validate_every, self.patience, self.checkpoint_every = validate_every, patience, checkpoint_every
+        self.log_every, self.eval_batch_size, self.num_pictures = log_every, eval_batch_size, num_pictures
+
+    def fit(
+        self,
+        stage: Stage,
+        *,
+        model: Model,
+        kinds: Mapping[TaskName, TaskKind],
+        engine: Engine,
+        balancer: Balancer,
+        sampler: Sampler,
+        optimizer: OptimizerBuilder,
+        scheduler: Scheduler,
+        validation: Validation | None,
+        folder: Path,
+        seed: int,
+        emit: Emit,
+        resume: bool = False,
+        about: Mapping[str, Any] | None = None,
+    ) -> Counters:
+        """Train until the stage's updates are done or every component has stopped; leave the model at its best.
+
+        Args:
+            stage: Tasks and number of updates.
+            model: Already grown, on the device.
+            kinds: Of at least the stage's tasks.
+            engine: Makes gradients of `model` with `balancer`.
+            balancer: Reset here.
+            sampler: Draws on the CPU.
+            optimizer: Builds an optimiser over the engine's trainable names.
+            scheduler: Factor of the learning rate.
+            validation: None: no validation, and the last parameters are kept.
+            folder: Run folder; checkpoints go below it.
+            seed: Of whatever is random inside a network (dropout): each update starts torch's generator from (seed, update).
+            emit: Told what happens.
+            resume: Continue from the folder's last checkpoint, if it has one and it is of this stage.
+            about: JSON types stored in checkpoints beside the state (ledger, config).
+
+        Raises:
+            TrainingError: If a loss or gradient is not finite.
+            SystemExit: With 128 + n after signal n, when a checkpoint is written.
+        """
+        params = model.params()
+        trained = {n: params[n] for n in params if n in engine.trainable}
+        adam = optimizer.build(trained)
+        names = {id(p): n for n, p in trained.items()}
+        selection = Selection(model, stage.tasks, self.patience)
+        balancer.reset(stage.tasks)
+        counters = Counters()
+        parts: dict[str, Stateful] = {"balancer": balancer, "sampler": sampler, "selection": selection}
+        state = checkpoint.load(folder / LAST) if resume and (folder / LAST).is_file() else {}
+        if state.get("stage") == stage.name:
+            with torch.no_grad():
+                for name, value in state["model"].items():
+                    params[name].copy_(value)
+            checkpoint.restore_optimizer(adam, trained, state["optimizer"])
+            for key, part in parts.items():
+                part.load_state_dict(state[key])
+            counters = Counters(**state["counters"])
+            engine.passes.forward, engine.passes.backward = state["passes"]
+            emit(Said(f"resumed at update {counters.updates} of {stage.updates}"))
+        emit(StageStarted(stage.name, stage.updates, stage.tasks))
+        constant = (
+            evaluate_constant({t: kinds[t] for t in stage.tasks}, validation.trivial, validation.pool, self.eval_batch_size)
+            if validation
+            else {}
+        )
+        begun = time.perf_counter() - counters.seconds
+
+        def keep() -> None:
+            counters.seconds = time.perf_counter() - begun
+            state = {
+                "stage": stage.name,
+                "about": about or {},
+                "model": params,
+                "optimizer": checkpoint.optimizer_state(adam, names),
+                "counters": vars(counters),
+                "passes": [engine.passes.forward, engine.passes.backward],
+                **{key: part.state_dict() for key, part in parts.items()},
+            }
+            checkpoint.save(folder / LAST, state)
+
+        with Interrupt() as interrupt:
+            while counters.updates < stage.updates and selection.active:
+                step = counters.updates
+                for group in adam.param_groups:
+                    group["lr"] = group["initial_lr"] * scheduler.factor(step, stage.updates)
+                torch.manual_seed(stable_seed(seed, stage.name, step))
+                losses, norms = self._update(step, engine, sampler, selection, trained, adam)
+                sampler.update(losses)
+                counters.updates = done = step + 1
+                counters.samples += sampler.samples_per_step * self.accumulate
+                last = done == stage.updates
+                if done % self.log_every == 0 or last:
+                    values = {f"train/{t}/loss": v for t, v in losses.items()}
+                    values |= {f"balancing/{t}/weight": float(w) for t, w in engine.weights.items()}
+                    values |= {f"train/grad_norm/{'+'.join(tasks)}": v for tasks, v in norms.items()}
+                    values["optimizer/lr"] = adam.param_groups[0]["lr"]
+                    values["speed/updates_per_second"] = done / (time.perf_counter() - begun)
+                    emit(Measured(done, values))
+                emit(Advanced(stage.name, done, stage.updates, "update", {"loss": sum(losses.values())}))
+                if validation and (done % self.validate_every == 0 or last):
+                    self._validate(done, model, kinds, validation, constant, selection, emit)
+                if interrupt.number:
+                    keep()
+                    emit(Said(f"stopped by signal {interrupt.number} after update {done}; `m3tl train --resume` goes on", "warning"))
+                    raise SystemExit(128 + interrupt.number)
+                if done % self.checkpoint_every == 0 and not last:
+                    keep()
+            keep()
+        selection.restore_best(params)
+        checkpoint.save(folder / BEST, {"about": about or {}, "model": params, "counters": vars(counters)})
+        emit(Wrote(folder / "checkpoints"))
+        return counters
+
+    def _update(
+        self,
+        step: int,
+        engine: Engine,
+        sampler: Sampler,
+        selection: Selection,
+        trained: Mapping[Name, Tensor],
+        adam: torch.optim.Optimizer,
+    ) -> tuple[dict[TaskName, float], dict[tuple[TaskName, ...], float]]:
+        active = selection.active
+        episodes = [self._placed(episode, active) for k in range(self.accumulate) for episode in sampler.draw(step * self.accumulate + k)]
+        signal = engine.signal(episodes)
+        gradient = engine.gradient(signal)
+        norms: dict[tuple[TaskName, ...], Tensor] = {}
+        for component in selection.components:
+            if found := [gradient[n] for n in component.names if n in gradient]:
+                norms[component.tasks] = get_total_norm(found)
+        measured = [*signal.losses.values(), *norms.values()]
+        # One wait for the device, and so one look at every number, an update.
+        numbers = torch.stack([m.detach().float() for m in measured]).tolist() if measured else []
+        losses = dict(zip(signal.losses, numbers, strict=False))
+        norm_values = dict(zip(norms, numbers[len(losses) :], strict=True))
+        self._refuse_not_finite(step, losses, norm_values)
+        for component in selection.components:
+            norm = norm_values.get(component.tasks, 0.0)
+            if self.clip is not None and norm > self.clip:
+                # Not in place: autograd may hand the same tensor to two parameters.
+                gradient.update({n: gradient[n] * (self.clip / norm) for n in component.names if n in gradient})
+        for name, param in trained.items():
+            param.grad = gradient.get(name)
+        adam.step()
+        return losses, norm_values
+
+    def _placed(self, episode: Episode, active: tuple[TaskName, ...]) -> Episode:
+        keep = frozenset(active)
+        query = tuple(replace(p, tasks=tuple(t for t in p.tasks if t in keep)) for p in episode.query)
+        support = tuple(replace(p, tasks=tuple(t for t in p.tasks if t in keep)) for p in episode.support)
+        weight = episode.weight / self.accumulate
+        return replace(episode, query=query, support=support, weight=weight).to(self.runtime.device)
+
+    def _validate(
+        self,
+        done: int,
+        model: Model,
+        kinds: Mapping[TaskName, TaskKind],
+        validation: Validation,
+        constant: MetricValues,
+        selection: Selection,
+        emit: Emit,
+    ) -> None:
+        active = {t: kinds[t] for t in selection.active}
+        values = evaluate(
+            model,
+            active,
+            validation.pool,
+            self.runtime,
+            self.eval_batch_size,
+            advanced=lambda n, total: emit(Advanced("validate", n, total, "sample")),
+        )
+        emit(Measured(done, {f"val/{t}/{m}": v for t, metrics in values.items() for m, v in metrics.items()}))
+        results = task_results(active, values, constant)
+        scores = {t: r.scores[r.primary].error_reduction for t, r in results.items()}
+        for component in selection.judge(done, scores, model.params()):
+            emit(Said(f"{', '.join(component.tasks)}: no improvement since update {component.best_step}; stopped early"))
+
+    @staticmethod
+    def _refuse_not_finite(step: int, losses: Mapping[TaskName, float], norms: Mapping[tuple[TaskName, ...], float]) -> None:
+        hint = "lower optimizer.lr or trainer.clip, or use trainer.precision=32; the last checkpoint is from before this update"
+        for task, value in losses.items():
+            if not math.isfinite(value):
+                raise TrainingError(f"the loss of task `{task}` must be finite; found {value} at update {step + 1}", hint=hint, place=task)
+        for tasks, value in norms.items():
+            if not math.isfinite(value):
+                named = ", ".join(tasks)
+                raise TrainingError(
+                    f"the gradient of {named} must be finite; found norm {value} at update {step + 1}", hint=hint, place=named
+                )

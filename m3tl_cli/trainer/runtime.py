@@ -1,0 +1,58 @@
+"""Device and precision."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import torch
+
+from m3tl_cli.core.errors import ConfigError
+
+
+class Runtime:
+    """Where and in which precision a run computes.
+
+    Args:
+        device: `auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:<n>` or `mps`.
+        precision: `32`, or `bf16` for autocast; parameters and optimiser state stay in float32.
+
+    Raises:
+        ConfigError: If this machine lacks the device.
+    """
+
+    def __init__(self, *, device: str, precision: str) -> None:
+        self.device = _device(device)
+        self.precision = precision
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def autocast(self) -> torch.autocast:
+        """A context for forward passes."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def peak_memory(self) -> int:
+        """Bytes: the allocator's peak on a GPU, else the process's largest resident size so far."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        unit = 1 if sys.platform == "darwin" else 1024  # macOS reports bytes, Linux kibibytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _device(asked: str) -> torch.device:
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if asked == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    here = ["cpu", *(["mps"] if mps else []), *(f"cuda:{i}" for i in range(torch.cuda.device_count() if cuda else 0))]
+    try:
+        device = torch.device(asked)
+    except RuntimeError:
+        device = torch.device("meta")
+    known = f"{device.type}:{device.index or 0}" if device.type == "cuda" else device.type
+    if known not in here:
+        raise ConfigError(
+            f"must name a device of this machine ({', '.join(here)}); found `{asked}`",
+            place="trainer.device",
+            hint="trainer.device=auto",
+        )
+    return device

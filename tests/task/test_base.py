@@ -1,0 +1,184 @@
+"""What every task kind owes to the contract."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from m3tl_cli.core.contracts import generator
+from tests.task.cases import NAMES, Case, make
+
+ONE_OF_EACH = ("multiclass", "segmentation", "normals", "regression_huber", "depth_log_l1")
+
+
+@pytest.fixture(params=NAMES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return make(request.param)
+
+
+@pytest.fixture(params=ONE_OF_EACH)
+def kind_case(request: pytest.FixtureRequest) -> Case:
+    return make(request.param, num_samples=40)
+
+
+def gradient(case: Case, labelled: Tensor) -> tuple[Tensor, Tensor]:
+    output = case.output.clone().requires_grad_()
+    loss = case.kind.loss(output, case.target, labelled)
+    (found,) = torch.autograd.grad(loss, output)
+    return loss.detach(), found
+
+
+def test_masked_loss_is_the_loss_of_the_labelled_subset(case: Case) -> None:
+    keep = case.labelled
+    subset = case.kind.loss(case.output[keep], case.target[keep], torch.ones(int(keep.sum()), dtype=torch.bool))
+    assert 0 < int(keep.sum()) < len(keep)
+    assert case.kind.loss(case.output, case.target, keep).item() == pytest.approx(subset.item(), rel=1e-14)
+
+
+def test_a_sample_without_label_gets_a_gradient_of_exactly_zero(case: Case) -> None:
+    _, found = gradient(case, case.labelled)
+    assert torch.isfinite(found).all()
+    assert (found[~case.labelled] == 0).all()
+    assert (found[0] != 0).any()
+
+
+def test_nothing_labelled_gives_exactly_zero_with_exactly_zero_gradient(case: Case) -> None:
+    loss, found = gradient(case, torch.zeros_like(case.labelled))
+    assert loss.item() == 0
+    assert torch.equal(found, torch.zeros_like(found))
+
+
+def test_an_output_that_is_not_finite_does_no_harm_where_nothing_is_labelled(case: Case) -> None:
+    broken = replace(case, output=case.output.clone())
+    broken.output[1] = float("nan")
+    loss, found = gradient(broken, case.labelled)
+    assert loss == gradient(case, case.labelled)[0]
+    assert torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_of_an_output_of_low_precision_is_float32(case: Case, dtype: torch.dtype) -> None:
+    output = case.output.to(dtype)
+    target = case.target.float() if case.target.is_floating_point() else case.target
+    loss = case.kind.loss(output, target, case.labelled)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(case.kind.loss(output.double(), case.target, case.labelled).item(), rel=1e-5)
+
+
+def test_first_and_second_derivatives_agree_with_finite_differences(case: Case) -> None:
+    def loss(output: Tensor) -> Tensor:
+        return case.kind.loss(output, case.target[:3], case.labelled[:3])
+
+    output = case.output[:3].clone().requires_grad_()
+    assert torch.autograd.gradcheck(loss, output)
+    assert torch.autograd.gradgradcheck(loss, output)
+
+
+def test_the_loss_and_its_gradient_run_under_vmap(case: Case) -> None:
+    outputs = torch.stack([case.output, 2 * case.output])
+    loss = torch.func.grad_and_value(lambda output, labelled: case.kind.loss(output, case.target, labelled))
+    masks = torch.stack([case.labelled, torch.zeros_like(case.labelled)])
+    gradients, losses = torch.func.vmap(loss)(outputs, masks)
+    for row in range(2):
+        expected, value = loss(outputs[row], masks[row])
+        torch.testing.assert_close(gradients[row], expected)
+        torch.testing.assert_close(losses[row], value)
+
+
+def test_every_metric_is_measured_and_described(kind_case: Case) -> None:
+    meter = kind_case.kind.meter()
+    meter.update(kind_case.output, kind_case.target, kind_case.labelled)
+    values = meter.compute()
+    assert list(values) == list(kind_case.kind.metrics)
+    assert kind_case.kind.primary == next(iter(values))
+    assert all(math.isfinite(value) and isinstance(value, float) for value in values.values())
+    assert set(kind_case.kind.describe()[kind_case.kind.primary]) == {"direction", "perfect", "unit", "about"}
+
+
+def test_metrics_are_nan_where_nothing_was_labelled(kind_case: Case) -> None:
+    meter = kind_case.kind.meter()
+    meter.update(kind_case.output, kind_case.target, torch.zeros_like(kind_case.labelled))
+    assert all(math.isnan(value) for value in meter.compute().values())
+    assert all(math.isnan(value) for value in kind_case.kind.meter().compute().values())
+
+
+def test_batches_add_up_and_a_meter_goes_on_after_compute(kind_case: Case) -> None:
+    together, apart = kind_case.kind.meter(), kind_case.kind.meter()
+    together.update(kind_case.output, kind_case.target, kind_case.labelled)
+    for rows in (slice(0, 1), slice(1, 2), slice(2, 17), slice(17, 40)):
+        apart.update(kind_case.output[rows], kind_case.target[rows], kind_case.labelled[rows])
+        apart.compute()
+    assert apart.compute() == pytest.approx(together.compute(), rel=1e-5)
+
+
+def test_an_unlabelled_sample_does_not_count(kind_case: Case) -> None:
+    keep = kind_case.labelled
+    masked, subset = kind_case.kind.meter(), kind_case.kind.meter()
+    masked.update(kind_case.output, kind_case.target, keep)
+    subset.update(kind_case.output[keep], kind_case.target[keep], keep[keep])
+    assert masked.compute() == pytest.approx(subset.compute(), rel=1e-6)
+
+
+def test_a_constant_output_counts_for_every_sample(kind_case: Case) -> None:
+    one, many = kind_case.kind.meter(), kind_case.kind.meter()
+    constant = kind_case.output[:1]
+    one.update(constant, kind_case.target, kind_case.labelled)
+    many.update(constant.expand_as(kind_case.output).contiguous(), kind_case.target, kind_case.labelled)
+    assert one.compute() == many.compute()
+
+
+def test_meters_take_bfloat16_and_keep_no_graph(kind_case: Case) -> None:
+    output = kind_case.output.bfloat16().requires_grad_()
+    target = kind_case.target.float() if kind_case.target.is_floating_point() else kind_case.target
+    low, high = kind_case.kind.meter(), kind_case.kind.meter()
+    low.update(output, target, kind_case.labelled)
+    high.update(output.detach().double(), kind_case.target, kind_case.labelled)
+    assert low.compute() == pytest.approx(high.compute(), rel=1e-4, abs=0.006)
+
+
+def test_the_trivial_predictor_is_the_best_of_random_constants(kind_case: Case) -> None:
+    trivial = kind_case.kind.trivial(kind_case.target, kind_case.labelled)
+    assert trivial.shape == (1, *kind_case.output.shape[1:])
+    info = kind_case.kind.metrics[kind_case.constant]
+
+    def score(constant: Tensor) -> float:
+        meter = kind_case.kind.meter()
+        meter.update(constant, kind_case.target, kind_case.labelled)
+        return meter.compute()[kind_case.constant] * (1 if info.direction == "higher" else -1)
+
+    best = score(trivial)
+    random = generator("constants")
+    for attempt in range(60):
+        noise = torch.randn(trivial.shape, generator=random, dtype=torch.float64)
+        other = noise if attempt % 3 == 0 else trivial + noise * (0.3, 0.01)[attempt % 3 - 1]
+        assert score(other) <= best + 1e-4 * abs(best)
+    rows = kind_case.labelled.nonzero()[:5, 0]
+    mean = kind_case.output[rows].mean(0, keepdim=True)
+    assert score(mean) <= best
+
+
+def test_the_trivial_predictor_ignores_what_is_not_labelled(kind_case: Case) -> None:
+    keep = kind_case.labelled
+    found = kind_case.kind.trivial(kind_case.target, keep)
+    torch.testing.assert_close(found, kind_case.kind.trivial(kind_case.target[keep], keep[keep]))
+
+
+def test_the_trivial_predictor_is_finite_where_nothing_is_labelled(kind_case: Case) -> None:
+    found = kind_case.kind.trivial(kind_case.target, torch.zeros_like(kind_case.labelled))
+    assert torch.isfinite(found).all()
+    assert found.shape == (1, *kind_case.output.shape[1:])
+
+
+def test_predictions_and_targets_can_be_drawn(kind_case: Case) -> None:
+    for shown in (kind_case.kind.decode(kind_case.output)[0], kind_case.target[0]):
+        drawn = kind_case.kind.draw(shown)
+        if kind_case.kind.task.dense:
+            assert not isinstance(drawn, str)
+            assert drawn.shape == (*kind_case.kind.task.size, 3)
+            assert drawn.dtype.name == "uint8"
+        else:
+            assert isinstance(drawn, str)
