@@ -48,9 +48,11 @@ class MultiTaskModel(nn.Module):
         self._make_encoder, self._make_fusion, self._make_backbone, self._make_head = encoders, fusion, backbone, head
         self._seed = seed
         # Thrown away: only what flows between parts is wanted here, before any column exists.
-        self._signatures = {name: make().signature for name, make in encoders.items()}
-        self._fused = fusion(self._signatures).signature
-        template = backbone(self._fused)
+        for name in encoders:
+            _check_name(name, "modality", "data.modalities")
+        self._signatures = {name: self._seeded("", make).signature for name, make in encoders.items()}
+        self._fused = self._seeded("", lambda: fusion(self._signatures)).signature
+        template = self._seeded("", lambda: backbone(self._fused))
         self._out, self._num_stages = template.signature, len(template.stages)
         self.sharing = self._seeded("sharing", lambda: sharing(self._num_stages))
         self.encoder, self.fusion, self.backbone, self.head = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
@@ -81,7 +83,7 @@ class MultiTaskModel(nn.Module):
 
         Args:
             task: Its name must be free.
-            like: A task whose place in the sharing the new one starts from.
+            like: A task whose columns, and place in the sharing, the new one's start as a copy of.
 
         Returns:
             The new names.
@@ -91,8 +93,7 @@ class MultiTaskModel(nn.Module):
         """
         if task.name in self.tasks:
             raise ConfigError(f"task names must differ; found `{task.name}` twice", place="tasks")
-        if not re.fullmatch(r"[A-Za-z_]\w*", task.name) or hasattr(nn.ModuleDict, task.name):
-            raise ConfigError(f"a task's name must be an identifier that torch does not use itself; found `{task.name}`", place="tasks")
+        _check_name(task.name, "task", "tasks")
         before = set(self._phi)
         beside = next(iter(self._phi.values()), torch.empty(()))
         column, start = self.sharing.backbone_column(task.name), self.sharing.input_column(task.name)
@@ -101,8 +102,14 @@ class MultiTaskModel(nn.Module):
                 {m: self._seeded(f"encoder.{start}.{m}", make) for m, make in self._make_encoder.items()},
             )
             self.fusion[start] = self._seeded(f"fusion.{start}", lambda: self._make_fusion(self._signatures))
+            if like is not None:
+                source = self.sharing.input_column(like)
+                self.encoder[start].load_state_dict(self.encoder[source].state_dict())
+                self.fusion[start].load_state_dict(self.fusion[source].state_dict())
         if column not in self.backbone:
             self.backbone[column] = self._seeded(f"backbone.{column}", lambda: self._make_backbone(self._fused))
+            if like is not None:
+                self.backbone[column].load_state_dict(self.backbone[self.sharing.backbone_column(like)].state_dict())
         self.sharing.grow(task.name, like)
         self.head[task.name] = self._seeded(f"head.{task.name}", lambda: self._make_head(task, self._out))
         self._tasks[task.name] = task
@@ -158,10 +165,14 @@ class MultiTaskModel(nn.Module):
             self.add_task(Task.from_json(entry["task"]), entry["like"])
 
     def _fuse(self, column: Column, batch: Batch) -> Tensor:
-        features = {
-            m: batch.features[m] if m in batch.features else encode(batch.inputs[m])
-            for m, encode in cast(nn.ModuleDict, self.encoder[column]).items()
-        }
+        features = {}
+        for m, encode in cast(nn.ModuleDict, self.encoder[column]).items():
+            if m in batch.features:
+                features[m] = batch.features[m]
+            else:
+                # What stands in the place of an absent input may be NaN, which would reach the encoder's gradients.
+                x = batch.inputs[m]
+                features[m] = encode(torch.where(batch.present[m].view(-1, *[1] * (x.dim() - 1)), x, 0.0))
         return self.fusion[column](features, batch.present, batch.geometry)
 
     def _stage(self, column: Column, i: int) -> nn.Module:
@@ -171,3 +182,8 @@ class MultiTaskModel(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stable_seed(self._seed, name))
             return make()
+
+
+def _check_name(name: str, what: str, place: str) -> None:
+    if not re.fullmatch(r"[A-Za-z_]\w*", name) or hasattr(nn.ModuleDict, name):
+        raise ConfigError(f"the name of a {what} must be an identifier that torch does not use itself; found `{name}`", place=place)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from m3tl_cli.core.contracts import Batch, Episode, ModalityInfo, Name, Params, Part, Task, TaskName, generator
+from m3tl_cli.core.contracts import Batch, Episode, ModalityInfo, Task, TaskName, generator
 from m3tl_cli.sampler.base import Sampler
-from m3tl_cli.task.base import Meter, MetricInfo, TaskKind
 
 TABLE = ModalityInfo("table", "table", channels=6)
 
@@ -20,7 +18,7 @@ def a_batch(targets: Mapping[TaskName, Tensor], inputs: Tensor, labelled: Mappin
     """A batch of one table."""
     rows = torch.arange(len(inputs))
     everywhere = torch.ones(len(inputs), dtype=torch.bool)
-    known = {t: everywhere for t in targets} | dict(labelled or {})
+    known = dict.fromkeys(targets, everywhere) | dict(labelled or {})
     return Batch({"table": inputs}, {}, {"table": everywhere}, {}, targets, known, rows, torch.zeros_like(rows))
 
 
@@ -47,70 +45,9 @@ class TablePool:
         return a_batch({t: self.targets[t][index] for t in wanted}, self.inputs[index], labelled)
 
 
-class SquaredError(TaskKind):
-    """Half the squared error, times `curvature`."""
-
-    metrics = {"mse": MetricInfo("lower", 0.0, "", "mean squared error")}
-    primary = "mse"
-
-    def __init__(self, *, task: Task, curvature: float = 1.0) -> None:
-        super().__init__(task=task)
-        self.curvature = curvature
-
-    def loss(self, output: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
-        error = (output - torch.where(labelled[:, None], target, output.detach())).pow(2).sum(1)
-        return self.curvature * 0.5 * (error * labelled).sum() / labelled.sum().clamp(min=1)
-
-    def meter(self) -> Meter:
-        return _Mean()
-
-    def trivial(self, target: Tensor, labelled: Tensor) -> Tensor:
-        return target[labelled].mean(0, keepdim=True)
-
-    def decode(self, output: Tensor) -> Tensor:
-        return output
-
-    def draw(self, value: Tensor) -> str:
-        return json.dumps(value.tolist())
-
-
-class _Mean(Meter):
-    def __init__(self) -> None:
-        self.total, self.count = 0.0, 0
-
-    def update(self, output: Tensor, target: Tensor, labelled: Tensor) -> None:
-        error = (output - target).pow(2).sum(1)[labelled]
-        self.total += float(error.sum())
-        self.count += len(error)
-
-    def compute(self) -> dict[str, float]:
-        return {"mse": self.total / self.count if self.count else float("nan")}
-
-
 def regression(name: TaskName) -> Task:
     """A task with one output."""
     return Task(name, "regression", num_outputs=1, dense=False, mean=(0.0,), std=(1.0,))
-
-
-class Point:
-    """A model whose only parameter is theta, which every task reads: a point that quadratics pull at."""
-
-    def __init__(self, tasks: Sequence[TaskName], start: float = 0.5) -> None:
-        self._tasks = {t: regression(t) for t in tasks}
-        self._phi: dict[Name, Tensor] = {"backbone.theta": nn.Parameter(torch.tensor([start], dtype=torch.float64))}
-
-    @property
-    def tasks(self) -> Mapping[TaskName, Task]:
-        return self._tasks
-
-    def params(self) -> dict[Name, Tensor]:
-        return self._phi
-
-    def outputs(self, params: Params, batch: Batch, tasks: Sequence[TaskName]) -> dict[TaskName, Tensor]:
-        return {t: params["backbone.theta"].expand(len(batch), 1) for t in tasks}
-
-    def reads(self, task: TaskName) -> frozenset[Name]:
-        return frozenset(self._phi)
 
 
 class FixedEpisodes(Sampler):
@@ -125,16 +62,6 @@ class FixedEpisodes(Sampler):
     @property
     def samples_per_step(self) -> int:
         return sum(len(p.batch) for e in self.episodes for p in (*e.support, *e.query))
-
-
-def quadratic_episodes(centres: Mapping[TaskName, float], support: bool = True) -> list[Episode]:
-    """One episode a task: pull theta to the task's centre, on support and on query."""
-    episodes = []
-    for uid, (task, centre) in enumerate(centres.items()):
-        target = torch.full((1, 1), centre, dtype=torch.float64)
-        part = Part(a_batch({task: target}, torch.zeros(1, TABLE.channels, dtype=torch.float64)), (task,))
-        episodes.append(Episode(uid, (part,) if support else (), (part,), (regression(task),)))
-    return episodes
 
 
 def states_equal(a: Any, b: Any) -> bool:

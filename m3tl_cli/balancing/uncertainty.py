@@ -25,8 +25,8 @@ class Uncertainty(Balancer):
     and needs no state of an optimiser. The main optimiser never sees s: no weight decay pulls it to 0.
 
     An absent task's s does not move: its term +s_i would else draw it to minus infinity, and bias a task that is present half of
-    the time. A loss of exactly 0 tells nothing of the noise (ln 0), and a loss that is not finite belongs to a step that is thrown
-    away: neither moves s.
+    the time. A loss of exactly 0 tells nothing of the noise (ln 0) and moves nothing either; nor does a step that the trainer throws
+    away because one of its losses is not finite.
 
     Source: "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and Semantics" (Kendall, Gal, Cipolla;
     CVPR 2018), https://arxiv.org/abs/1705.07115, with s = ln sigma^2 as in its section 4.2 "in practice".
@@ -59,14 +59,16 @@ class Uncertainty(Balancer):
         """
         s = self._log_variance
         weights_T = losses_T.new_tensor([math.exp(-s[task]) for task in tasks])
-        for task, loss in zip(tasks, losses_T.detach().cpu().tolist(), strict=True):
+        losses = losses_T.detach().cpu().tolist()
+        finite = all(map(math.isfinite, losses))
+        for task, loss in zip(tasks, losses, strict=True):
             if loss < 0:
                 raise ConfigError(
                     f"losses must be at least 0 under balancing=uncertainty; found {loss:.4g} for task {task!r}.",
                     hint="type 'balancing=sum' or 'balancing=pcgrad'",
                     place="balancing",
                 )
-            if loss > 0 and math.isfinite(loss):
+            if loss > 0 and finite:
                 s[task] -= self._lr * max(1.0 - math.exp(-s[task]) * loss, -1.0)
         return weights_T
 

@@ -10,6 +10,7 @@ from m3tl_cli.config.problem import Problem
 from m3tl_cli.config.spelling import did_you_mean, nearest, nearest_key
 
 NOT_IN_DEFAULTS = re.compile(r"Could not (?:override|append|delete)[^']*'([^']+)'")
+TWICE = re.compile(r"Multiple values for ([\w/]+)")
 IN_FILE = re.compile(r"In '([^']+)':\s*(.*)", re.DOTALL)
 
 
@@ -40,24 +41,28 @@ def explain(error: BaseException, overrides: Sequence[str], groups: Sequence[str
 
     first = _first_line(error)
     if isinstance(error, OverrideParseException):
-        return Explained(Problem(error.override, _reason(error), "key=value, +key=value or ~key"), error.override)
+        hint = "a value with commas, spaces or brackets needs two pairs of quotes: 'key=\"a, b\"'"
+        return Explained(Problem(error.override, "what cannot be read", "key=value, +key=value or ~key", hint), error.override)
     if isinstance(error, MissingConfigException):
-        return _missing_option(error.missing_cfg_file or "", error.options, first, overrides)
+        where = IN_FILE.search(first)
+        blame = f" (named in {where.group(1)}.yaml)" if where and where.group(1) != "train" else ""
+        return Explained(missing_option(error.missing_cfg_file or "", error.options, blame))
     for cause in _chain(error):
         if isinstance(cause, yaml.MarkedYAMLError) and cause.problem_mark is not None:
             mark = cause.problem_mark
             return Explained(Problem(f"{mark.name}:{mark.line + 1}", str(cause.problem), "a YAML file"))
-    named = NOT_IN_DEFAULTS.search(str(error))
-    if named:
-        return _no_such_key(named.group(1).split("@")[0], overrides, groups, keys)
     culprit = next((o for o in sorted(overrides, key=len, reverse=True) if o.lstrip("+") in str(error)), "")
     if "An item is already at" in str(error):
         key, _, value = culprit.lstrip("+").partition("=")
         return Explained(Problem(key, culprit, "no + before a key that exists", f"write {key}={value}"), culprit)
-    if "Config group override" in str(error):
-        culprit = next((o for o in overrides if o.partition("=")[2] in ("null", "") and o.partition("=")[0] in groups), culprit)
-        key, _, value = culprit.partition("=")
-        return Explained(Problem(key or "a group", value, "the name of an option", f"m3tl list {key}"), culprit)
+    twice = TWICE.search(str(error))
+    if twice:
+        key = twice.group(1)
+        culprit = next((o for o in overrides if o.startswith(f"+{key}=")), "")
+        return Explained(Problem(key, culprit or "two options", "one option", f"write {culprit[1:]}" if culprit else ""), culprit)
+    named = NOT_IN_DEFAULTS.search(str(error))
+    if named:
+        return _no_such_key(named.group(1).split("@")[0], overrides, groups, keys)
     inner = next((c for c in _chain(error) if isinstance(c, OmegaConfBaseException)), None)
     in_file = IN_FILE.search(str(error))
     place = culprit or (in_file.group(1) if in_file else "") or str(getattr(inner, "full_key", "") or "") or "the config"
@@ -65,17 +70,21 @@ def explain(error: BaseException, overrides: Sequence[str], groups: Sequence[str
     return Explained(Problem(place, reason, "a config that can be composed"), culprit)
 
 
-def _missing_option(file: str, options: Sequence[str] | None, first: str, overrides: Sequence[str]) -> Explained:
+def missing_option(file: str, options: Sequence[str] | None, blame: str = "") -> Problem:
+    """That a config file does not exist.
+
+    Args:
+        file: For example `balancing/pcgard`.
+        options: Those of its group.
+        blame: Who named it, where that is not the command line.
+    """
     group, _, name = file.rpartition("/")
     known = sorted(options or [])
-    culprit = next((o for o in overrides if o.lstrip("+").split("=")[0].split("@")[0] == group and o.partition("=")[2] == name), "")
-    where = IN_FILE.search(first)
-    blame = f" (named in {where.group(1)}.yaml)" if where and not culprit else ""
     if not group:
-        return Explained(Problem("--config-name", name or file, "a root config", "leave it out to use train.yaml"))
+        return Problem("--config-name", name, "a root config", "leave it out to use train.yaml")
     hint = did_you_mean([f"{group}={hit}" for hit in nearest(name, known)])
     expected = f"an option of {group}: {', '.join(known)}" if known else "a group that exists"
-    return Explained(Problem(group, name + blame, expected, hint or f"m3tl list {group}"), culprit)
+    return Problem(group, name + blame, expected, hint or f"m3tl list {group}")
 
 
 def _no_such_key(key: str, overrides: Sequence[str], groups: Sequence[str], keys: Iterable[str]) -> Explained:
@@ -103,8 +112,3 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
-
-
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].removeprefix("Error parsing override ").strip() if lines else "nothing that can be parsed"

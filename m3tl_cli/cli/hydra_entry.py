@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from m3tl_cli.config.problem import Problem
 
 if TYPE_CHECKING:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
 VERSION_BASE = "1.3"
@@ -71,6 +72,20 @@ def compose(loader: ConfigLoaderImpl, config_name: str, overrides: Sequence[str]
     from hydra.types import RunMode
 
     return loader.load_configuration(config_name=config_name, overrides=list(overrides), run_mode=RunMode.RUN)
+
+
+def override(cfg: DictConfig, value: Override) -> None:
+    """Set one value in a composed config, as Hydra's own composition does last.
+
+    Raises:
+        Exception: What Hydra and OmegaConf raise where there is no such key; `explain` says what it means.
+    """
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from omegaconf import read_write
+
+    ConfigLoaderImpl._apply_overrides_to_config([value], cfg)
+    with read_write(cfg.hydra):
+        cfg.hydra.overrides.task.append(value.input_line)
 
 
 @contextmanager
@@ -187,12 +202,9 @@ def stop_workers(number: int, still_running: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def choices(cfg: DictConfig) -> Mapping[str, str]:
-    """Option chosen per group."""
-    return {str(k): str(v) for k, v in cfg.hydra.runtime.choices.items()}
-
-
-def own_code(cfg: DictConfig) -> list[Path]:
-    """Folders in which a user's own parts may lie: that of `--config-dir`, and the working directory."""
-    sources = [s.path for s in cfg.hydra.runtime.config_sources if s.provider == "command-line"]
-    return [*map(Path, sources), Path(cfg.hydra.runtime.cwd)]
+def files(cfg: DictConfig) -> list[tuple[str, Path]]:
+    """Name and path of the configs that were composed: the root, the chosen options, and last those that write anywhere."""
+    sources = [Path(s.path) for s in cfg.hydra.runtime.config_sources if s.schema == "file"]
+    names = [cfg.hydra.job.config_name, *(f"{group}/{option}" for group, option in cfg.hydra.runtime.choices.items() if option)]
+    found = [(f"{n}.yaml", root / f"{n}.yaml") for n in names for root in sources if (root / f"{n}.yaml").is_file()]
+    return sorted(found, key=lambda pair: "@package _global_" in pair[1].read_text(encoding="utf-8"))

@@ -41,8 +41,8 @@ def launch(request: Request) -> int:
 
 def refuse(checked: Checked, request: Request) -> int:
     """Show what is wrong."""
-    choices = hydra_entry.choices(checked.config) if checked.config is not None else {}
-    panels.problems(checked.problems, request.overrides, choices)
+    files = hydra_entry.files(checked.config) if checked.config is not None else []
+    panels.problems(checked.problems, request.overrides, files)
     return USAGE
 
 

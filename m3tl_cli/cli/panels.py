@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,27 +17,31 @@ if TYPE_CHECKING:
     from m3tl_cli.core.results import Cost, Results, Score
 
 
-def problems(found: Sequence[Problem], overrides: Sequence[str] = (), choices: Mapping[str, str] | None = None) -> None:
+def problems(found: Sequence[Problem], overrides: Sequence[str] = (), files: Sequence[tuple[str, Path]] = ()) -> None:
     """One red panel on standard error with everything that is wrong.
 
     Args:
         found: At least one.
         overrides: What was typed, to say which word a problem comes from.
-        choices: Option chosen per group, to say which file it comes from otherwise.
+        files: Name and path of every config that was composed, in order, to say which file it comes from otherwise.
     """
+    from rich.console import Group
+    from rich.table import Table
     from rich.text import Text
 
-    text = Text()
-    for index, problem in enumerate(found):
-        text.append("\n\n" if index else "").append(problem.place, "bold")
-        origin = _origin(problem.place, overrides, choices or {})
-        text.append(f"  ({origin})" if origin else "", "dim")
-        text.append("\n  found     ", "dim").append(problem.found)
-        text.append("\n  expected  ", "dim").append(problem.expected)
+    parts: list[Any] = []
+    for problem in found:
+        origin = _origin(problem.place, overrides, files)
+        parts += [Text()] if parts else []
+        parts.append(Text(problem.place, "bold").append(f"  ({origin})" if origin else "", "not bold dim"))
+        rows = Table.grid(padding=(0, 1))
+        rows.add_row(Text("  found", "dim"), Text(problem.found))
+        rows.add_row(Text("  expected", "dim"), Text(problem.expected))
         if problem.hint:
-            text.append("\n  → ", "bold").append(problem.hint, "bold")
+            rows.add_row(Text("  →", "bold"), Text(problem.hint, "bold"))
+        parts.append(rows)
     count = len(found)
-    _panel(text, "1 thing in the config is wrong" if count == 1 else f"{count} things in the config are wrong", "red")
+    _panel(Group(*parts), "1 thing in the config is wrong" if count == 1 else f"{count} things in the config are wrong", "red")
 
 
 def error(caught: M3TLError) -> None:
@@ -76,7 +81,7 @@ def results(found: Results, folder: Path, config: Mapping[str, Any], config_flag
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("task", style="bold", no_wrap=True)
-    for name in ("metric", "value", "trivial", "error cut by"):
+    for name in ("metric", "value", "trivial", "error reduction"):
         table.add_column(name, justify="left" if name == "metric" else "right", no_wrap=name != "metric")
     for name, result in found.blocks.get("a", {}).items():
         score = result.scores[result.primary]
@@ -122,7 +127,7 @@ def sweep(folder: str, jobs: Sequence[Status]) -> None:
     table = Table(title=folder, title_justify="left", title_style="dim", box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("job", style="bold")
     table.add_column("state", no_wrap=True)
-    table.add_column("error cut by, or why not")
+    table.add_column("error reduction, or what happened")
     table.add_column("time", justify="right", no_wrap=True)
     colours = {"FINISHED": "green", "FAILED": "red", "KILLED": "yellow", "RUNNING": "cyan"}
     for job in sorted(jobs, key=lambda j: j.started):
@@ -140,18 +145,18 @@ def _panel(body: Any, title: str, colour: str) -> None:
     Console(stderr=True, highlight=False).print(Panel(body, title=f"[bold]{title}[/]", title_align="left", border_style=colour))
 
 
-def _origin(place: str, overrides: Sequence[str], choices: Mapping[str, str]) -> str:
-    """The word on the command line, or the file, that a place comes from."""
+def _origin(place: str, overrides: Sequence[str], files: Sequence[tuple[str, Path]]) -> str:
+    """The word on the command line, or the file and line, that a place comes from; empty where that is not sure."""
     root = place.split("[")[0]
     for override in reversed(overrides):
         key = override.lstrip("+~").split("=")[0].split("@")[0]
         if root in (key, key.replace("/", ".")) or root.startswith(f"{key}."):
             return override if override != root else ""
-    parts = root.split(".")
-    for depth in range(len(parts), 0, -1):
-        group = "/".join(parts[:depth])
-        if choices.get(group) not in (None, "None"):
-            return f"{group}/{choices[group]}.yaml"
+    word = re.compile(rf"(?:^|[\s{{,]){re.escape(root.rpartition('.')[2])}\s*:")
+    for name, file in reversed(files):
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            if word.search(line):
+                return f"{name}:{number}"
     return ""
 
 

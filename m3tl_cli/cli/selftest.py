@@ -13,7 +13,7 @@ def selftest(as_json: Annotated[bool, typer.Option("--json", help="For machines.
     """Compare known answers with what this installation computes; takes seconds."""
     from m3tl_cli.selftest import CHECKS
 
-    rows = []
+    rows: list[dict[str, object]] = []
     for check in CHECKS:
         begun = time.perf_counter()
         try:

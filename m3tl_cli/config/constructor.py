@@ -104,7 +104,7 @@ def constructor(target: str) -> Constructor | None:
         return _from_function(name, source.functions[name], source, skip_first=False)
     if name in source.classes:
         return _from_class(name, source)
-    if name in source.other:
+    if name in source.other or {"*", "__getattr__"} & (source.other | source.functions.keys()):
         return None
     raise NoSuchTarget(f"a class in {module}", name, sorted(source.classes))
 

@@ -6,23 +6,26 @@ import difflib
 from collections.abc import Iterable
 
 CUTOFF = 0.55  # difflib's ratio: `pcgard`/`pcgrad` .83, `sum`/`uw` .4
+BEHIND = 0.12  # how far behind the best a guess may be to be named beside it: `updtes` is .92 `updates` and .57 `patience`
 
 
 def nearest(word: object, options: Iterable[object], num: int = 3) -> list[str]:
     """The options spelt most like `word`, best first; none where nothing is near. Case does not count."""
+    given = str(word).lower()
     spelt = {str(option).lower(): str(option) for option in options}
-    return [spelt[hit] for hit in difflib.get_close_matches(str(word).lower(), spelt, n=num, cutoff=CUTOFF)]
+    hits = difflib.get_close_matches(given, spelt, n=num, cutoff=CUTOFF)
+    ratios = [difflib.SequenceMatcher(None, hit, given).ratio() for hit in hits]
+    return [spelt[hit] for hit, ratio in zip(hits, ratios, strict=True) if ratio >= ratios[0] - BEHIND]
 
 
 def nearest_key(key: str, keys: Iterable[str], num: int = 3) -> list[str]:
-    """Dotted keys near a dotted key: those beside it with a near last part, then the same last part elsewhere, then near as a whole."""
+    """Dotted keys near a dotted key: those beside it with a near last part, else the same last part elsewhere, else near as a whole."""
     known = list(keys)
     parent, _, last = key.rpartition(".")
     siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == parent}
-    hits = [siblings[hit] for hit in nearest(last, siblings, num)]
-    hits += [k for k in known if k.rpartition(".")[2] == last and k not in hits]
-    hits += [k for k in nearest(key, known, num) if k not in hits]
-    return hits[:num]
+    beside = [siblings[hit] for hit in nearest(last, siblings, num)]
+    elsewhere = [k for k in known if k.rpartition(".")[2] == last and k != key]
+    return (beside or elsewhere or nearest(key, known, num))[:num]
 
 
 def did_you_mean(hits: list[str]) -> str:

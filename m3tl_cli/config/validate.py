@@ -39,7 +39,8 @@ def keys(config: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Dotted names of everything that can be set."""
     found = []
     for key, value in config.items():
-        found.append(f"{prefix}{key}")
+        if key not in HYDRA_KEYS:
+            found.append(f"{prefix}{key}")
         if isinstance(value, Mapping):
             found += keys(value, f"{prefix}{key}.")
     return found
@@ -227,13 +228,15 @@ def _arguments(
 
 def _unknown(key: str, value: Any, place: str, known: Mapping[str, Argument | Any], config: Mapping[str, Any]) -> Problem:
     here = _join(place, key)
-    near = [_join(place, name) for name in nearest(key, known)] or nearest_key(here, [k for k in keys(config) if k != here])
+    others = [k for k in keys(config) if k != here]
+    near = [_join(place, name) for name in nearest(key, known)] or nearest_key(here, others)
     names = ", ".join(known) or "none"
     return Problem(here, shown(value), f"a key of {place}: {names}" if place else f"one of the top-level keys: {names}", did_you_mean(near))
 
 
 def _missing(place: str, kind: Any) -> Problem:
-    if _unwrap(kind)[0] is Node:
+    base = _unwrap(kind)[0]
+    if base is Node or (get_origin(base) is dict and get_args(base)[1] is Node):
         return Problem(place, "nothing", "an option of this group", f"m3tl list {place.replace('.', '/')}")
     return Problem(place, "nothing", described(kind), f"give {place}=...")
 

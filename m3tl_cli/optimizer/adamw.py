@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from m3tl_cli.core.contracts import Name
@@ -31,7 +31,7 @@ class AdamW(OptimizerBuilder):
         self,
         *,
         lr: Annotated[float, Gt(0)],
-        betas: tuple[float, float],
+        betas: tuple[Annotated[float, Ge(0), Lt(1)], Annotated[float, Ge(0), Lt(1)]],
         eps: Annotated[float, Ge(0)],
         weight_decay: Annotated[float, Ge(0)],
     ) -> None:

@@ -1,0 +1,1 @@
+"""Finished runs as tables, plots and one page; reads run folders, never a model."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+# Between a number and its unit, so that they stay on one line.
+SPACE = "\u00a0"
+
 ARROWS = {"higher": "\u2191", "lower": "\u2193"}
 
 
@@ -25,7 +28,7 @@ def number(value: float, unit: str = "") -> str:
         text = f"{abs(value):,.0f}"
     else:
         text = f"{abs(value):.4g}"
-    return ("\u2212" if value < 0 else "") + text + (f" {unit}" if unit else "")
+    return ("\u2212" if value < 0 else "") + text + (f"{SPACE}{unit}" if unit else "")
 
 
 def percent(share: float) -> str:
@@ -33,7 +36,7 @@ def percent(share: float) -> str:
     if not math.isfinite(share):
         return "n/a"
     whole = round(100 * share)
-    return ("\u2212" if whole < 0 else "") + f"{abs(whole):,} %"
+    return ("\u2212" if whole < 0 else "") + f"{abs(whole):,}{SPACE}%"
 
 
 def count(value: int) -> str:
@@ -61,3 +64,8 @@ def size(num_bytes: float) -> str:
             return f"{num_bytes:.3g} {unit}" if unit != "B" else f"{num_bytes:.0f} B"
         num_bytes /= 1024
     return f"{num_bytes:.3g} TiB"
+
+
+def drawable(text: str) -> str:
+    """Words with what the fonts of matplotlib surely have: Latin, Greek, Cyrillic and a few signs; else a question mark."""
+    return "".join(c if c == "\n" or (c.isprintable() and ord(c) < 0x500) or c in "\u2191\u2193\u2212\u2013\u2026" else "?" for c in text)

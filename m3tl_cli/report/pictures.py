@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from m3tl_cli.report.formats import drawable
 from m3tl_cli.report.read import Picture, Samples, samples_from
 
 # Pixels. A picture is enlarged by a whole factor to about CELL, so that its own pixels stay squares.
@@ -21,7 +22,9 @@ def png(picture: Picture) -> bytes:
     from matplotlib.image import imsave
 
     out = io.BytesIO()
-    imsave(out, np.ascontiguousarray(picture), format="png", metadata={"Software": None})
+    # Pillow leaves out what is None: the version of matplotlib, by which the same picture would differ.
+    without: dict[str, Any] = {"Software": None}
+    imsave(out, np.ascontiguousarray(picture), format="png", metadata=without)
     return out.getvalue()
 
 
@@ -77,7 +80,7 @@ def draw_sheet(samples: Samples) -> bytes:
                 write(MARGIN + j * (CELL + GAP), MARGIN + head - LINE * (len(words) - k), line, weight="bold")
         for i, sample in enumerate(samples.rows):
             top = MARGIN + head + GAP + i * row
-            write(MARGIN, top, _ascii(sample.caption)[: max(20, width // 6)])
+            write(MARGIN, top, drawable(sample.caption)[: max(20, width // 6)])
             for j, column in enumerate(samples.columns):
                 cell, left = sample.cells.get(column), MARGIN + j * (CELL + GAP)
                 if cell is None:
@@ -94,9 +97,4 @@ def draw_sheet(samples: Samples) -> bytes:
 
 
 def _wrap(text: str) -> list[str]:
-    return [line for part in _ascii(text).split("\n") for line in textwrap.wrap(part, 20)] or [""]
-
-
-def _ascii(text: str) -> str:
-    """What the font surely has: Latin, Greek and signs, no control characters."""
-    return "".join(c if c == "\n" or (c.isprintable() and ord(c) < 0x500) or c in "\u2191\u2193\u2212\u2013\u2026\u00b0" else "?" for c in text)
+    return [line for part in drawable(text).split("\n") for line in textwrap.wrap(part, 18)] or [""]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from m3tl_cli.core.results import Results, Score
-from m3tl_cli.report.formats import ARROWS, number
+from m3tl_cli.report.formats import ARROWS, drawable, number
 from m3tl_cli.report.read import Series
 
 # Readable on white and on near black, told apart by colour-blind people; after the last one the dashes change.
@@ -53,14 +53,14 @@ def curves(history: Mapping[str, Series], tasks: Sequence[str], results: Results
         if loss in history:
             made += _plot(f"{task}-loss", task, f"{task}: training loss", {task: history[loss]}, first=i)
         prefix = f"val/{task}/"
-        for key in sorted(k for k in history if k.startswith(prefix)):
-            metric = key.removeprefix(prefix)
+        metrics = [k.removeprefix(prefix) for k in history if k.startswith(prefix)]
+        for metric in [*(m for m in scores if m in metrics), *sorted(set(metrics) - set(scores))]:
             score = scores.get(metric)
             arrow = f" {ARROWS[score.direction]}" if score else ""
             unit = f" [{score.unit}]" if score and score.unit else ""
             level = score.trivial if score else math.nan
             title = f"{task}: validation {metric}{arrow}{unit}"
-            made += _plot(f"{task}-{metric}", task, title, {task: history[key]}, first=i, level=level)
+            made += _plot(f"{task}-{metric}", task, title, {task: history[prefix + metric]}, first=i, level=level)
     weights = {k.split("/")[1]: s for k, s in history.items() if re.fullmatch(r"balancing/[^/]+/weight", k)}
     made += _plot("weights", "", "task weights of the balancing", {t: weights[t] for t in (*tasks, *sorted(weights)) if t in weights})
     if "optimizer/lr" in history:
@@ -73,8 +73,8 @@ def curves(history: Mapping[str, Series], tasks: Sequence[str], results: Results
 def inline(plot: Plot) -> str:
     """The SVG as a part of an HTML page: ink and ground follow the page, ids are its own, the size is the page's to give."""
     body = plot.svg[plot.svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r'(<svg\b[^>]*?) width="[^"]*" height="[^"]*"', r"\1", re.sub(r'(<svg\b)([^>]*?) height="([^"]*)"([^>]*?) width="([^"]*)"', r'\1 width="\5" height="\3"\2\4', body, count=1), count=1)
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r' (?:width|height)="[0-9.]+pt"', "", body, count=2)
     mark = re.sub(r"[^A-Za-z0-9_-]", "_", plot.name)
     body = re.sub(r'\bid="', f'id="{mark}-', body)
     body = re.sub(r"url\(#", f"url(#{mark}-", body)
@@ -154,12 +154,12 @@ def _draw(title: str, lines: Mapping[str, Series], first: int, level: float) -> 
         if math.isfinite(level):
             finite.append(level)
             axes.axhline(level, color=INK, lw=1, ls=(0, (4, 3)))
-            axes.annotate("trivial", (1, level), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points", ha="right")
+            axes.annotate("trivial", (1, level), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points", ha="right")
         if min(finite) > 0 and max(finite) > 100 * min(finite):
             axes.set_yscale("log")
             axes.yaxis.set_minor_formatter(NullFormatter())
         else:
-            axes.yaxis.set_major_locator(MaxNLocator(5))
+            axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.6g}"))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
@@ -168,13 +168,15 @@ def _draw(title: str, lines: Mapping[str, Series], first: int, level: float) -> 
         axes.set_title(_plain(title), loc="left", fontsize=9, x=-0.13)
         axes.set_xlabel("step", labelpad=1)
         if rows:
-            figure.legend([_plain(label) for label in lines], loc="lower center", ncol=2, frameon=False, borderaxespad=0.1, labelspacing=0.3)
+            figure.legend(
+                [_plain(label) for label in lines], loc="lower center", ncol=2, frameon=False, borderaxespad=0.1, labelspacing=0.3
+            )
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     return re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", out.getvalue())
 
 
 def _plain(text: str) -> str:
-    """Without characters that cannot be drawn, and at most 60 of them."""
-    kept = "".join(c if c.isprintable() else "?" for c in text)
+    """One line of at most 60 characters."""
+    kept = drawable(" ".join(text.split()))
     return kept if len(kept) <= 60 else kept[:59] + "\u2026"

@@ -132,13 +132,13 @@ class RunFolder:
 
     @cached_property
     def command(self) -> str:
-        """What to type to repeat the run, quoted for a shell."""
+        """What to type to repeat the run, quoted for a shell; empty where that is not known."""
         command = self.environment.get("command")
         if isinstance(command, str) and command:
             return command
         if isinstance(command, list) and command:
             return shlex.join(map(str, command))
-        return shlex.join(("m3tl", "train", *self.overrides))
+        return "" if "overrides.yaml" in self.missing else shlex.join(("m3tl", "train", *self.overrides))
 
     @cached_property
     def history(self) -> Mapping[str, Series]:

@@ -107,11 +107,10 @@ def cost_rows(cost: Cost) -> list[tuple[str, str]]:
 def results_csv(results: Results) -> str:
     """All scores, one line each."""
     header = ["block", "task", "kind", "role", "metric", "primary", "value", "unit", "direction", "trivial", "perfect", "error_reduction"]
-    rows = (
-        [x.block, x.task, x.kind, x.role, x.metric, int(x.primary), x.score.value, x.score.unit, x.score.direction]
-        + [x.score.trivial, x.score.perfect, x.error_reduction]
-        for x in lines(results)
-    )
+    rows: list[list[object]] = []
+    for x in lines(results):
+        numbers = (x.score.trivial, x.score.perfect, x.error_reduction)
+        rows.append([x.block, x.task, x.kind, x.role, x.metric, int(x.primary), x.score.value, x.score.unit, x.score.direction, *numbers])
     return _csv(header, rows)
 
 

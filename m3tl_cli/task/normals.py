@@ -115,21 +115,26 @@ def _median_direction(normals_N3S: Tensor, mask_NS: Tensor) -> Tensor:
     Application to Robust Atlas Estimation", NeuroImage 2009, equation 13.
     """
     known_NS = mask_NS.to(normals_N3S.dtype)
-    start_3S = torch.einsum("ncs,ns->cs", normals_N3S, known_NS)
-    unclear_S = start_3S.norm(dim=0) < 1e-6 * known_NS.sum(0).clamp(min=1)
-    start_3S = _normalised(torch.where(unclear_S, _up(start_3S)[0, :, 0], start_3S)[None])[0]
+    # By coordinate: products along a dimension of three are slow.
+    axes_NS = [normals_N3S[:, axis].contiguous() for axis in range(3)]
 
     def cosines(direction_3S: Tensor) -> Tensor:
-        return torch.einsum("ncs,cs->ns", normals_N3S, direction_3S).clamp(-1, 1)
+        return sum((x_NS * v_S for x_NS, v_S in zip(axes_NS, direction_3S, strict=True)), torch.zeros_like(known_NS)).clamp(-1, 1)
 
+    def weighted_sum(weight_NS: Tensor) -> Tensor:
+        return torch.stack([(x_NS * weight_NS).sum(0) for x_NS in axes_NS])
+
+    start_3S = weighted_sum(known_NS)
+    unclear_S = start_3S.norm(dim=0) < 1e-6 * known_NS.sum(0).clamp(min=1)
+    start_3S = _normalised(torch.where(unclear_S, _up(start_3S)[0, :, 0], start_3S)[None])[0]
     found_3S = start_3S
     for _ in range(_ITERATIONS):
         cosine_NS = cosines(found_3S)
         # Clamped at 1e-3 rad: a normal on the very spot has no direction and, unclamped, an infinite weight.
-        angle_NS = cosine_NS.acos().clamp(min=1e-3)
-        pull_NS = known_NS / angle_NS.sin().clamp(min=1e-3)
-        toward_3S = torch.einsum("ncs,ns->cs", normals_N3S, pull_NS) - found_3S * (pull_NS * cosine_NS).sum(0)
-        step_3S = toward_3S / (known_NS / angle_NS).sum(0).clamp(min=1e-6)
+        weight_NS = known_NS / cosine_NS.acos().clamp(min=1e-3)
+        pull_NS = known_NS / (1 - cosine_NS.square()).sqrt().clamp(min=1e-3)
+        toward_3S = weighted_sum(pull_NS) - found_3S * (pull_NS * cosine_NS).sum(0)
+        step_3S = toward_3S / weight_NS.sum(0).clamp(min=1e-6)
         length_S = step_3S.norm(dim=0).clamp(min=1e-12)
         found_3S = _normalised((found_3S * length_S.cos() + step_3S / length_S * length_S.sin())[None])[0]
     better_S = (cosines(found_3S).acos() * known_NS).sum(0) < (cosines(start_3S).acos() * known_NS).sum(0)

@@ -30,8 +30,8 @@ _NAMED: dict[str, tuple[int, int, int]] = {
     "tree": (1, 76, 27),
     "vegetation": (1, 76, 27),
 }
-"""By a word of the class's name, singular or plural; what people expect, then moved until the closest two of a driving scene are 29 apart in
-CIELAB to normal, protanopic and deuteranopic sight alike (Machado et al. 2009)."""
+"""By a word of the class's name, singular or plural. What people expect, moved until the closest two of a driving scene are 29 apart
+in CIELAB to normal, protanopic and deuteranopic sight alike (Machado et al. 2009)."""
 
 _PLAIN: tuple[tuple[int, int, int], ...] = (
     (230, 159, 0),

@@ -54,8 +54,8 @@ class Regression(TaskKind):
         """Mean loss of the standardised values over the labelled numbers; see `TaskKind.loss`."""
         output = as_float(output)
         mask = per_sample(labelled, target) & ~target.isnan()
-        truth = self._standardised(torch.where(mask, target, 0.0).to(output.dtype))
-        error = torch.where(mask, output - truth, 0.0)
+        # The derivative of a difference is finite even where the difference is NaN.
+        error = torch.where(mask, output - self._standardised(target.to(output.dtype)), 0.0)
         if self.loss_name == "mse":
             losses = error.square()
         elif self.loss_name == "l1":

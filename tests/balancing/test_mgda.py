@@ -48,15 +48,17 @@ def test_no_vector_of_the_hull_is_shorter(kind: str, num_tasks: int, scale: floa
         assert_no_conflict(gradient, matrix)
 
 
-@pytest.mark.parametrize(("num_tasks", "tolerance"), [(2, 1e-9), (3, 1e-2), (8, 2e-2)])
+@pytest.mark.parametrize("num_tasks", [2, 3, 8])
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_it_is_torchjd_and_never_longer(num_tasks: int, tolerance: float, scale: float) -> None:
+def test_it_is_as_near_torchjd_as_that_is_to_the_shortest(num_tasks: int, scale: float) -> None:
+    # Any x of the hull obeys ||x||^2 >= ||d||^2 + ||x - d||^2; Frank-Wolfe is exact for two tasks and near for more.
     for seed in range(3):
         matrix = rows(num_tasks, seed=seed) * scale
-        reference = Reference(epsilon=1e-6, max_iters=300)(matrix)  # Frank-Wolfe: near, not exact, beyond two tasks
+        reference = Reference(epsilon=1e-6, max_iters=300)(matrix)
         gradient, _ = combine(matrix)
-        assert_close(gradient, reference, rtol=0, atol=tolerance * float(reference.norm()))
-        assert float(gradient.norm()) <= float(reference.norm()) * (1 + 1e-9)
+        excess = float((reference @ reference - gradient @ gradient) / (gradient @ gradient))
+        assert -1e-12 < excess < (1e-12 if num_tasks == 2 else 1e-2)
+        assert float((reference - gradient).square().sum() / (gradient @ gradient)) <= excess + 1e-12
 
 
 def test_where_no_direction_helps_all_there_is_no_direction() -> None:

@@ -55,7 +55,7 @@ def test_it_is_algorithm_1_and_torchjd_in_the_same_orders(kind: str, num_tasks: 
 
 
 def test_orders_change_from_step_to_step_and_are_among_all_possible_outcomes() -> None:
-    matrix = rows(3, "opposed", seed=3)
+    matrix = rows(3, "opposed", seed=11)
     orders = [list(order) for order in itertools.permutations(range(3))]
     possible = [surgery(matrix, list(choice)).sum(0) for choice in itertools.product(orders, repeat=3)]
     balancer = ready("pcgrad", 3)

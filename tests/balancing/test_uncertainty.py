@@ -61,10 +61,17 @@ def test_a_huge_first_loss_does_not_silence_its_task() -> None:
     assert log_variance(balancer) == pytest.approx([0.025])
 
 
-def test_a_loss_of_nothing_or_of_no_number_moves_nothing() -> None:
-    balancer = ready("uncertainty", 3)
-    balancer.weights(torch.tensor([0.0, torch.inf, torch.nan], dtype=torch.float64), names(3))
-    assert log_variance(balancer) == [0.0, 0.0, 0.0]
+def test_a_loss_of_nothing_moves_nothing() -> None:
+    balancer = ready("uncertainty", 2, lr=0.1)
+    balancer.weights(torch.tensor([0.0, 0.5], dtype=torch.float64), names(2))
+    assert log_variance(balancer) == pytest.approx([0.0, -0.05])
+
+
+@pytest.mark.parametrize("broken", [torch.inf, torch.nan])
+def test_a_step_with_a_loss_that_is_no_number_moves_nothing(broken: float) -> None:
+    balancer = ready("uncertainty", 2)
+    balancer.weights(torch.tensor([0.5, broken], dtype=torch.float64), names(2))
+    assert log_variance(balancer) == [0.0, 0.0]
 
 
 def test_a_negative_loss_is_refused() -> None:

@@ -12,16 +12,14 @@ from tests.balancing._inputs import KINDS, STEMS, build, losses, names, ready, r
 SMALL = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
 HAND = torch.tensor([2.0, 3.0], dtype=torch.float64)
 
-# Gradient and shown weights. Sum and static: by hand. PCGrad: g1.g2 = -22, so weights 1 + 22/18 and 1 + 22/38. MGDA: a convex
-# combination without first component, .6 and .4. Nash: weights t / ||g_i|| for two tasks, cut to norm 1: t = 1 / ||g1/||g1|| + g2/||g2||||.
+# Gradient and shown weights, by hand. g1.g2 = -22, ||g1||^2 = 18, ||g2||^2 = 38. PCGrad: weights 1 + 22/18 and 1 + 22/38. MGDA: the
+# combination without first component, (.6, .4). Nash: of two tasks a_i is inverse to ||g_i||; the sum of the unit vectors has norm
+# sqrt(2 - 2 * 22 / sqrt(684)) = .5636, so a = (1 / 4.2426, 1 / 6.1644) / .5636. GradNorm and uncertainty start at 1.
 GOLDEN = {
     "gradnorm": ([2.0, 2.0, 2.0], [1.0, 1.0]),
     "mgda": ([0.0, 1.0, 1.0], [0.6, 0.4]),
-    "nash_mtl": ([0.0542, 0.7061, 0.7061], [0.4151, 0.2857]),
-    "pcgrad": (
-        [4 - 16 / 9 - 16 / 3 - 28 / 9 + 66 / 19 + 92 / 19 + 4 - 134 / 19 + 2 + 4 / 9 + 44 / 9 - 92 / 171, 0.0, 0.0],
-        [20 / 9, 30 / 19],
-    ),
+    "nash_mtl": ([0.0542, 0.7061, 0.7061], [0.4182, 0.2878]),
+    "pcgrad": ([180 / 19 - 80 / 9, 20 / 9 + 30 / 19, 20 / 9 + 30 / 19], [20 / 9, 30 / 19]),
     "static": ([2.0, 2.0, 2.0], [1.0, 1.0]),
     "sum": ([2.0, 2.0, 2.0], [1.0, 1.0]),
     "uncertainty": ([2.0, 2.0, 2.0], [1.0, 1.0]),

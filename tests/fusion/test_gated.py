@@ -19,7 +19,7 @@ def test_two_vectors_are_weighed_as_by_hand() -> None:
         for m in "ab":
             net.project[m][0].weight.copy_(torch.eye(2)[:, :, None, None])
         net.gate.weight.zero_()
-        net.gate.bias.copy_(torch.tensor([math.log(3), 0.0]))  # softmax: 3/4 and 1/4
+        net.gate.bias.copy_(torch.tensor([math.log(3), 0.0], dtype=torch.float64))  # softmax: 3/4 and 1/4
     given = {"a": torch.tensor([[5.0, 1.0]]).double(), "b": torch.tensor([[1.0, 5.0]]).double()}  # normalised: (1, -1) and (-1, 1)
     out = net(given, everywhere(["a", "b"], 1), {})
     one = math.tanh(2 / math.sqrt(4 + 1e-5))  # eps of GroupNorm

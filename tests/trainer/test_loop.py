@@ -22,12 +22,13 @@ from m3tl_cli.paradigm.base import Stage
 from m3tl_cli.paradigm.engine import Engine
 from m3tl_cli.sampler.minibatch import MiniBatch
 from m3tl_cli.scheduler.constant import Constant
+from m3tl_cli.selftest import Quadratic
 from m3tl_cli.sharing.hard import Hard
 from m3tl_cli.sharing.separate import Separate
 from m3tl_cli.trainer import checkpoint
 from m3tl_cli.trainer.evaluation import trivial_outputs
 from m3tl_cli.trainer.loop import BEST, LAST, Counters, Validation
-from tests.toys import SquaredError, TablePool, regression, states_equal
+from tests.toys import TablePool, regression, states_equal
 from tests.trainer.test_shape import a_loop, a_model
 
 ALL = ("a", "b", "c")
@@ -46,7 +47,7 @@ def fit(
     **changes: object,
 ) -> Counters:
     pool = pool or TablePool(ALL, size=96)
-    kinds = {t: SquaredError(task=regression(t)) for t in tasks}
+    kinds = {t: Quadratic(task=regression(t)) for t in tasks}
     balancer = Sum()
     engine = Engine(model=model, kinds=kinds, balancer=balancer, trainable=frozenset().union(*(model.reads(t) for t in tasks)))
     sampler = MiniBatch(batch_size=8, per_task=False, modality_dropout=0.0, pool=pool, tasks=tuple(regression(t) for t in tasks), seed=0)
@@ -114,7 +115,7 @@ def test_no_gradient_norm_exceeds_the_clip_after_clipping(tmp_path: Path) -> Non
 def test_accumulated_draws_equal_their_mean_gradient(tmp_path: Path) -> None:
     pool = TablePool(ALL, size=16)
     one, two = a_model(ALL), a_model(ALL)
-    kinds = {t: SquaredError(task=regression(t)) for t in ALL}
+    kinds = {t: Quadratic(task=regression(t)) for t in ALL}
     engine = Engine(model=one, kinds=kinds, balancer=Sum(), trainable=frozenset(one.params()))
     whole = MiniBatch(batch_size=16, per_task=False, modality_dropout=0.0, pool=pool, tasks=tuple(regression(t) for t in ALL), seed=0)
     gradient = engine.gradient(engine.signal(whole.draw(0)))

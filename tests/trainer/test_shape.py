@@ -29,12 +29,13 @@ from m3tl_cli.paradigm.base import Stage
 from m3tl_cli.paradigm.engine import Engine
 from m3tl_cli.sampler.minibatch import MiniBatch
 from m3tl_cli.scheduler.constant import Constant
+from m3tl_cli.selftest import Point, Quadratic, quadratic_episodes
 from m3tl_cli.sharing.base import Sharing
 from m3tl_cli.sharing.cross_stitch import CrossStitch
 from m3tl_cli.sharing.hard import Hard
 from m3tl_cli.trainer import checkpoint
 from m3tl_cli.trainer.loop import LAST, Loop
-from tests.toys import TABLE, FixedEpisodes, Point, SquaredError, TablePool, a_batch, quadratic_episodes, regression, states_equal
+from tests.toys import TABLE, FixedEpisodes, TablePool, a_batch, regression, states_equal
 
 
 def a_loop(updates: int, **changes: object) -> Loop:
@@ -70,7 +71,7 @@ def test_the_real_loop_reaches_the_fixed_points_of_two_quadratics(
 ) -> None:
     """Tasks 1/2 a (theta - c)^2 with a = (1, 4), c = (0, 1), inner rate .2 (SEED A2)."""
     model = Point(["near", "far"])
-    kinds = {"near": SquaredError(task=regression("near"), curvature=1.0), "far": SquaredError(task=regression("far"), curvature=4.0)}
+    kinds = {"near": Quadratic(task=regression("near"), curvature=1.0), "far": Quadratic(task=regression("far"), curvature=4.0)}
     balancer = Sum()
     engine = Engine(
         model=model,
@@ -115,9 +116,7 @@ def a_model(tasks: Sequence[TaskName], sharing: type[Sharing] = Hard, dtype: tor
     return model.to(dtype)
 
 
-def query_losses(
-    model: MultiTaskModel, kinds: dict[TaskName, SquaredError], episode: Episode, inner: MAML, scope: frozenset[str]
-) -> Tensor:
+def query_losses(model: MultiTaskModel, kinds: dict[TaskName, Quadratic], episode: Episode, inner: MAML, scope: frozenset[str]) -> Tensor:
     """What the engine differentiates, written out again: adapt by SGD on the mean support loss, then each task's query loss, [T]."""
     phi = model.params()
 
@@ -135,7 +134,7 @@ def test_second_order_episodes_with_pcgrad_over_cross_stitch_equal_finite_differ
     tasks = ("a", "b", "c")
     pool = TablePool(tasks, dtype=torch.float64)
     model = a_model(tasks, CrossStitch, torch.float64)
-    kinds = {t: SquaredError(task=regression(t)) for t in tasks}
+    kinds = {t: Quadratic(task=regression(t)) for t in tasks}
     support, query = pool.read(torch.arange(8)), pool.read(torch.arange(8, 20))
     episode = Episode(0, (Part(support, tasks),), (Part(query, tasks),), tuple(regression(t) for t in tasks))
     inner = MAML(inner_lr=0.3, order=2, clip=None, diverge=1e6, max_halvings=0)
@@ -192,7 +191,7 @@ def train(
     model: MultiTaskModel, tasks: tuple[TaskName, ...], updates: int, folder: Path, *, name: str, resume: bool = False, die_at: int = 0
 ) -> None:
     pool = TablePool(("a", "b", "c"))
-    kinds = {t: SquaredError(task=regression(t)) for t in tasks}
+    kinds = {t: Quadratic(task=regression(t)) for t in tasks}
     balancer: Balancer = PCGrad(seed=3)
     engine = Engine(model=model, kinds=kinds, balancer=balancer, trainable=frozenset().union(*(model.reads(t) for t in tasks)))
     sampler = MiniBatch(batch_size=8, per_task=False, modality_dropout=0.0, pool=pool, tasks=tuple(regression(t) for t in tasks), seed=0)

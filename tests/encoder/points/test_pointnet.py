@@ -90,3 +90,10 @@ def test_runs_under_vmap_over_parameters() -> None:
 def test_points_without_a_valid_column_are_refused() -> None:
     with pytest.raises(ConfigError, match="`channels` of points must be at least 4"):
         encoder(channels=3)
+
+
+def test_leaving_out_invalid_points_changes_nothing_for_the_others() -> None:
+    net, x = encoder().double(), cloud(1).double()
+    valid = x[0, :, -1] > 0
+    assert 0 < valid.sum() < 12
+    torch.testing.assert_close(net(x)[:, valid], net(x[:, valid]), rtol=1e-12, atol=1e-12)

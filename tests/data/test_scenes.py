@@ -1,0 +1,225 @@
+"""The generated data as a run sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from m3tl_cli.core.errors import ConfigError, DataError
+from m3tl_cli.data.scenes import Scenes, match_domains
+
+SMALL: dict[str, Any] = {
+    "num_scenes": 60,
+    "size": 16,
+    "label_size": 8,
+    "num_beams": 2,
+    "num_azimuths": 4,
+    "modalities": ["rgb", "lidar"],
+    "source_domains": ["urban-clear-day", "suburban-fog-*"],
+    "target_domains": ["rural-rain-night"],
+    "fractions": {"train": 0.6, "val": 0.2, "test": 0.2},
+    "missing_labels": 0.0,
+    "missing_modalities": 0.0,
+    "max_depth": 80.0,
+    "seed": 0,
+}
+SPLITS = ("train", "val", "test")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M3TL_CACHE", str(folder))
+
+
+def _scenes(**changed: Any) -> Scenes:
+    data = Scenes(**{**SMALL, **changed})
+    data.prepare()
+    return data
+
+
+def test_it_is_made_once_and_says_how_far_it_is() -> None:
+    data, told = Scenes(**{**SMALL, "seed": 17}), []
+    assert data.prepare(lambda *a: told.append(a))
+    assert told[0] == ("drawing scenes", 0, 60)
+    assert told[-1] == ("drawing scenes", 60, 60)
+    assert not data.prepare()
+    assert not Scenes(**{**SMALL, "seed": 17, "modalities": ["lidar"], "missing_labels": 0.5}).prepare()  # the store is the same
+
+
+def test_one_seed_is_one_store_on_any_number_of_threads(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    one = _scenes(seed=23)
+    monkeypatch.setenv("M3TL_CACHE", str(tmp_path))
+    monkeypatch.setattr("m3tl_cli.data.scenes.CHUNK", 7)
+    torch.set_num_threads(3)
+    other = _scenes(seed=23)
+    assert torch.get_num_threads() == 3
+    files = [sorted(s.pool("train").store.folder.glob("*.npy")) for s in (one, other)]
+    assert len(files[0]) == 9
+    for a, b in zip(*files, strict=True):
+        assert a != b
+        assert a.read_bytes() == b.read_bytes()
+
+
+def test_the_splits_are_balanced_disjoint_and_whole() -> None:
+    data = _scenes()
+    assert data.domains == ("urban-clear-day", "suburban-fog-day", "suburban-fog-dusk", "suburban-fog-night", "rural-rain-night")
+    rows = []
+    for at, count in (("source", 4), ("target", 1)):
+        for split, size in zip(SPLITS, (7, 3, 2), strict=True):
+            pool = data.pool(split, at)  # type: ignore[arg-type]
+            assert torch.bincount(pool.domain, minlength=5).tolist() == ([size] * 4 + [0] if at == "source" else [0] * 4 + [size])
+            assert len(pool) == size * count
+            rows.append(pool.rows)
+    assert sorted(torch.cat(rows).tolist()) == list(range(60))
+
+
+def test_more_scenes_and_other_domains_leave_a_scene_as_it_is() -> None:
+    small, large = _scenes(), _scenes(num_scenes=90, source_domains=["suburban-fog-*"], target_domains=["urban-*"])
+    first = small.pool("train").store.read("input.rgb", torch.tensor([0]))
+    again = large.pool("train").store.read("input.rgb", torch.arange(90))
+    assert any(torch.equal(first[0], image) for image in again)
+
+
+def test_a_batch_is_what_the_contract_says() -> None:
+    data = _scenes()
+    batch = data.pool("train").read(torch.tensor([0, 5, 5]))
+    assert batch.inputs["rgb"].shape == (3, 3, 16, 16)
+    assert batch.inputs["rgb"].dtype == torch.float32
+    assert 0 <= batch.inputs["rgb"].min() <= batch.inputs["rgb"].max() <= 1
+    assert batch.inputs["lidar"].shape == (3, 8, 5)
+    shapes = {name: tuple(t.shape) for name, t in batch.targets.items()}
+    assert shapes == {
+        "segmentation": (3, 8, 8),
+        "depth": (3, 8, 8),
+        "normals": (3, 3, 8, 8),
+        "vehicle_count": (3,),
+        "vehicle_distance": (3, 1),
+    }
+    assert batch.targets["segmentation"].dtype == batch.targets["vehicle_count"].dtype == torch.int64
+    assert set(batch.geometry) == {"intrinsics", "lidar.position", "lidar.valid", "lidar.extrinsics"}
+    assert data.modalities["lidar"].length == 8
+    assert data.modalities["rgb"].size == data.modalities["lidar"].size == (16, 16)
+
+
+def test_distance_is_labelled_where_a_vehicle_counts() -> None:
+    pool = _scenes().pool("train")
+    batch = pool.read(torch.arange(len(pool)))
+    assert torch.equal(batch.labelled["vehicle_distance"], batch.targets["vehicle_count"] > 0)
+    assert torch.equal(batch.targets["vehicle_distance"][:, 0].isfinite(), batch.labelled["vehicle_distance"])
+    assert batch.labelled["depth"].all()
+
+
+def test_statistics_are_those_of_the_labelled_source_training_samples() -> None:
+    plain = Scenes(**SMALL)
+    assert plain.tasks["depth"].mean == ()
+    data = _scenes()
+    pool = data.pool("train")
+    batch = pool.read(torch.arange(len(pool)))
+    for name in ("depth", "vehicle_distance"):
+        values = batch.targets[name][batch.targets[name].isfinite()].double()
+        assert data.tasks[name].mean == pytest.approx([values.mean().item()])
+        assert data.tasks[name].std == pytest.approx([values.std(correction=0).item()])
+    assert data.tasks["segmentation"].mean == ()
+    assert {name: task.kind for name, task in data.tasks.items()} == {
+        "segmentation": "segmentation",
+        "depth": "depth",
+        "normals": "normals",
+        "vehicle_count": "multiclass",
+        "vehicle_distance": "regression",
+    }
+
+
+def test_reading_before_preparing_is_refused() -> None:
+    with pytest.raises(DataError, match="must be prepared"):
+        Scenes(**SMALL).pool("train")
+
+
+def test_labels_go_missing_in_training_only_the_same_ones_each_time() -> None:
+    data, again = _scenes(missing_labels=0.5), _scenes(missing_labels=0.5)
+    for at in ("source", "target"):
+        train, full = data.pool("train", at), _scenes().pool("train", at)  # type: ignore[arg-type]
+        for name, mask in train.labelled.items():
+            assert torch.equal(mask, again.pool("train", at).labelled[name])  # type: ignore[arg-type]
+            assert mask.sum() == full.labelled[name].sum() - round(0.5 * int(full.labelled[name].sum()))
+            assert not (mask & ~full.labelled[name]).any()
+        assert data.pool("test", at).labelled["depth"].all()  # type: ignore[arg-type]
+    masks = data.pool("train").labelled
+    assert not torch.equal(masks["depth"], masks["normals"])
+
+
+def test_modalities_go_missing_but_never_all_of_a_sample() -> None:
+    data = _scenes(missing_modalities=0.5)
+    for split in SPLITS:
+        present = torch.stack(list(data.pool(split).present.values()))  # type: ignore[arg-type]
+        assert (present.sum(0) >= 1).all()
+        assert (present.sum(0) == 1).sum() == round(0.5 * present.shape[1])
+    batch = data.pool("train").read(torch.arange(28))
+    assert not batch.present["rgb"].all()
+    assert not batch.present["lidar"].all()
+    assert not batch.inputs["rgb"][~batch.present["rgb"]].any()
+    assert not batch.geometry["lidar.valid"][~batch.present["lidar"]].any()
+
+
+def test_modalities_are_read_in_config_order() -> None:
+    assert list(_scenes(modalities=["lidar", "rgb"]).modalities) == ["lidar", "rgb"]
+    batch = _scenes(modalities=["rgb"]).pool("val").read(torch.tensor([0]))
+    assert set(batch.inputs) == {"rgb"}
+    assert set(batch.geometry) == {"intrinsics"}
+
+
+def test_shapes_are_a_domain_with_the_same_labels() -> None:
+    data = _scenes(source_domains=["shapes"], target_domains=[], num_scenes=10)
+    assert data.domains == ("shapes",)
+    assert data.tasks["depth"].at == ("source",)
+    assert len(data.pool("train")) == 6
+    with pytest.raises(DataError, match="`target_domains` must name a domain"):
+        data.pool("train", "target")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"modalities": ["rgb", "radar"]}, "`modalities` must be of rgb, lidar; found 'radar'"),
+        ({"modalities": []}, "`modalities` must name"),
+        ({"modalities": ["rgb", "rgb"]}, "`modalities` must name each modality once"),
+        ({"target_domains": ["urban-clear-*"]}, "found urban-clear-day in both"),
+        ({"target_domains": ["rurl-*"]}, r"`target_domains` must match a domain.*found 'rurl-\*'.*rural"),
+        ({"source_domains": ["urban-clear-dy"]}, "near it: urban-clear-day"),
+        ({"source_domains": []}, "`source_domains` must name a domain"),
+        ({"num_scenes": 14}, "`num_scenes` must be at least 15, 3 for each of 5 domains; found 14"),
+        ({"label_size": 5}, "`label_size` must divide `size` = 16; found 5"),
+        ({"fractions": {"train": 0.9, "val": 0.2, "test": 0.1}}, "`fractions` must be above 0 and sum to 1"),
+        ({"modalities": ["rgb"], "missing_modalities": 0.1}, "`missing_modalities` must be 0"),
+    ],
+)
+def test_what_cannot_be_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Scenes(**{**SMALL, **wrong})
+
+
+def test_patterns_name_domains_in_the_program_s_order() -> None:
+    assert match_domains(["*-fog-night", "urban-fog-night"], "source_domains") == (
+        "urban-fog-night",
+        "suburban-fog-night",
+        "rural-fog-night",
+    )
+    assert len(match_domains(["urban-*", "suburban-*"], "source_domains")) == 18
+
+
+def test_the_option_builds_the_default_data() -> None:
+    option = yaml.safe_load((Path(__file__).parents[2] / "conf" / "data" / "scenes.yaml").read_text())
+    kinds = [next(iter(d.items())) for d in option.pop("defaults")[:-1]]
+    assert option.pop("_target_") == "m3tl_cli.data.scenes.Scenes"
+    data = Scenes(**option)
+    assert len(data.domains) == 27
+    assert {key.rpartition(".")[2]: kind for key, kind in kinds} == {name: task.kind for name, task in data.tasks.items()}
