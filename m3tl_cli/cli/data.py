@@ -36,10 +36,11 @@ def show(
     try:
         with Sink.on_terminal(alone=True) as sink:
             from m3tl_cli import experiment
-            from m3tl_cli.report.contact_sheet import contact_sheet
+            from m3tl_cli.report.pictures import contact_sheet
 
             gallery = experiment.draw_samples(cfg, num, sink)
-            contact_sheet(gallery.columns, gallery.rows, gallery.pictures, out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(contact_sheet(gallery.columns, gallery.rows, gallery.pictures))
     except M3TLError as error:
         panels.error(error)
         raise typer.Exit(error.exit_code) from None

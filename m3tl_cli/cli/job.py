@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,5 +100,7 @@ def _run(cfg: DictConfig, folder: Path, resume: bool, sweep: str) -> float:
 
 
 def _line(error: BaseException) -> str:
+    if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > 128:
+        return f"stopped by {signal.Signals(error.code - 128).name}"
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -66,10 +66,13 @@ def crash(caught: BaseException, folder: str, debug: str) -> None:
 
 
 def stopped(folder: str, resume: str) -> None:
-    """After a signal: what to type to go on."""
+    """After a signal: what to type to go on. Without a frame, so that a long line can be copied."""
+    from rich.console import Console
     from rich.text import Text
 
-    _panel(Text(f"{folder}\n").append(f"→ {resume}", "bold"), "stopped", "yellow")
+    console = Console(stderr=True, highlight=False)
+    console.print(Text(f"stopped: {folder}", "yellow"), soft_wrap=True)
+    console.print(Text(f"→ {resume}", "bold"), soft_wrap=True)
 
 
 def results(found: Results, folder: Path, config: Mapping[str, Any], config_flags: str) -> None:
@@ -90,12 +93,13 @@ def results(found: Results, folder: Path, config: Mapping[str, Any], config_flag
         arrow = "↑" if score.direction == "higher" else "↓"
         colour = "green" if cut > 0 else "red"
         table.add_row(label, f"{result.primary} {arrow}", _value(score), _number(score.trivial), Text(f"{cut:.1%}", colour))
-    lines: list[Any] = [table, Text(f"\n{_cost(found.cost)}", "dim"), Text()]
-    lines += [_where(label, text) for label, text in places(folder, config)]
-    lines += [Text(), Text("next", "dim"), *(Text(f"  {line}", "bold") for line in next_lines(found, config_flags))]
-    lines += [Text(f"note: {note}", "dim") for note in found.notes]
+    lines: list[Any] = [table, Text(f"\n{_cost(found.cost)}", "dim"), *(Text(f"note: {note}", "dim") for note in found.notes)]
     title = f"[bold]{found.paradigm}[/] · seed {found.seed} · held-out samples"
-    Console().print(Panel(Group(*lines), title=title, title_align="left", border_style="green"))
+    console = Console(highlight=False)
+    console.print(Panel(Group(*lines), title=title, title_align="left", border_style="green"))
+    # Without a frame, so that a long path or command can be copied.
+    for label, text in [*places(folder, config), *(("next", line) for line in next_lines(found, config_flags))]:
+        console.print(Text(f"{label:<8}", "dim").append(text, "not dim"), soft_wrap=True)
 
 
 def places(folder: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -114,7 +118,7 @@ def next_lines(found: Results, config_flags: str) -> list[str]:
     """Commands that make sense after this run."""
     other = "stl" if found.paradigm != "stl" else "mtl"
     flags = f" {config_flags}" if config_flags else ""
-    return [f"m3tl train paradigm={other}{flags}   # the other way, same data and seed", "m3tl train -m seed=1,2,3   # how sure is it?"]
+    return [f"m3tl train paradigm={other}{flags}", f"m3tl train -m seed=1,2,3 paradigm={found.paradigm},{other}{flags}"]
 
 
 def sweep(folder: str, jobs: Sequence[Status]) -> None:
@@ -158,12 +162,6 @@ def _origin(place: str, overrides: Sequence[str], files: Sequence[tuple[str, Pat
             if word.search(line):
                 return f"{name}:{number}"
     return ""
-
-
-def _where(label: str, text: str) -> Any:
-    from rich.text import Text
-
-    return Text(f"{label:<8}", "dim", overflow="fold").append(text, "default")
 
 
 def _value(score: Score) -> str:

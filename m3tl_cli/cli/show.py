@@ -77,9 +77,11 @@ def built(console: Any, found: Mapping[str, Any]) -> None:
     modules.add_column("module")
     modules.add_column("parameters", justify="right", no_wrap=True)
     modules.add_column("read by")
+    everyone = {task for module in found["modules"] for task in module["tasks"]}
     for module in found["modules"]:
         tasks = module["tasks"]
-        label = Text("shared: ", "green").append(", ".join(tasks), "default") if len(tasks) > 1 else Text(", ".join(tasks))
+        names = f"all {len(tasks)} tasks" if 1 < len(tasks) == len(everyone) else ", ".join(tasks)
+        label = Text("shared: ", "green").append(names, "default") if len(tasks) > 1 else Text(names)
         modules.add_row(module["module"], f"{module['parameters']:,}", label)
     console.print(modules)
     for note in found["notes"]:

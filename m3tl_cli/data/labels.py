@@ -1,4 +1,6 @@
-"""Labels in closed form: each is one function of what the rays met. To add one: a function here, a column in `render`, a task in `scenes`, a line in the yaml.
+"""Labels in closed form: each is one function of what the rays met.
+
+To add one: a function here, a column in `render`, a task in `scenes`, a line in the yaml.
 
 Dense labels come from rays through the pixel centres of the label's own grid; labels of a whole image from the image's rays.
 """

@@ -17,6 +17,8 @@ from m3tl_cli.data.atmosphere import LIGHTS, WEATHERS, Atmosphere, Colour, draw_
 Vector = tuple[float, float, float]
 Matrix = tuple[Vector, Vector, Vector]
 
+LEVEL: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
 CLASSES = ("ground", "road", "lane_mark", "pavement", "building", "vehicle", "person", "tree", "sky")
 GROUND, ROAD, LANE_MARK, PAVEMENT, BUILDING, VEHICLE, PERSON, TREE, SKY = range(len(CLASSES))
 
@@ -41,7 +43,7 @@ class Solid:
         object_id: Number of the object that it is a part of, unique among objects of a scene.
         colour: Albedo, linear. reflectivity: for the LiDAR, in [0, 1].
         texture: How its surface is painted.
-        axes: Of a box: columns are its own axes in world axes.
+        axes: Columns are its own axes in world axes; only a box may be turned.
     """
 
     shape: Shape
@@ -52,7 +54,7 @@ class Solid:
     colour: Colour
     reflectivity: float
     texture: Texture = "plain"
-    axes: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    axes: Matrix = LEVEL
 
 
 @dataclass(frozen=True)
@@ -257,9 +259,8 @@ def _shapes(rng: random.Random) -> _Stage:
             half = (size * rng.uniform(0.4, 1), size * rng.uniform(0.4, 1), size * rng.uniform(0.4, 1))
         elif shape == "cylinder":
             half = (0.5 * size, 0.5 * size, size)
-        stage.solids.append(
-            Solid(shape, (x, y, z), half, class_id, stage.new_object(), colour(), rng.random(), axes=_any_axes(rng, math.pi))
-        )
+        axes = _any_axes(rng, math.pi) if shape == "box" else LEVEL
+        stage.solids.append(Solid(shape, (x, y, z), half, class_id, stage.new_object(), colour(), rng.random(), axes=axes))
     return stage
 
 

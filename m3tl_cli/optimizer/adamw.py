@@ -35,8 +35,6 @@ class AdamW(OptimizerBuilder):
         eps: Annotated[float, Ge(0)],
         weight_decay: Annotated[float, Ge(0)],
     ) -> None:
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ConfigError(f"`betas` must be two numbers in [0, 1); found {list(betas)}.", place="optimizer.betas", hint="[0.9, 0.999]")
         self.lr = lr
         self.betas = betas
         self.eps = eps

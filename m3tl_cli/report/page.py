@@ -119,14 +119,15 @@ def verdict(run: RunFolder, results: Results | None, data: str = "") -> tuple[st
     short = summary(results)
     if short is None:
         return f"{trained}; no task has a score.", f"One seed ({results.seed})."
-    return f"{trained}: {_against_trivial(short)}", (
+    return f"{trained}: {_against_trivial(short, names)}", (
         f"One run with one seed ({results.seed}): a measurement, not yet evidence for one way of sharing over another."
     )
 
 
-def _against_trivial(short: Summary) -> str:
+def _against_trivial(short: Summary, names: int) -> str:
     better, total = len(short.beat_trivial), len(short.reductions)
-    who = f"{better} of {total} beat" if total > 1 else "it beats" if better else "it does not beat"
+    main = "" if total == names else " main tasks"
+    who = f"{better} of {total}{main} beat" if total > 1 else "it beats" if better else "it does not beat"
     text = f"{who} the trivial predictor on {block_name(short.block)}"
     known = {t: r for t, r in short.reductions.items() if math.isfinite(r)}
     if not known:

@@ -228,13 +228,14 @@ def metric_name(text: str) -> str:
 
 
 def calm_environment(timeout: float) -> None:
-    """Set what MLflow reads from the environment, where the user has not: no telemetry, no long silence, no proxy for this machine.
+    """Set what MLflow reads from the environment, where the user has not: no telemetry, no prints, no long silence, no proxy here.
 
     Args:
         timeout: Seconds for one request to a server.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     # The default of 7 retries keeps silent for 247 s before it says that a server is gone.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, round(timeout))))

@@ -28,14 +28,13 @@ def trivial_outputs(kinds: Mapping[TaskName, TaskKind], pool: Pool, size: int) -
     """The constant output of each task's trivial predictor, fitted on the labels of `pool`."""
     targets: dict[TaskName, list[Tensor]] = {t: [] for t in kinds}
     labelled: dict[TaskName, list[Tensor]] = {t: [] for t in kinds}
-    seen = 0
-    for batch in batches(pool, size, tuple(kinds)):
+    # Evenly over the pool, whose order may follow the domains.
+    rows = torch.linspace(0, len(pool) - 1, min(TRIVIAL_SAMPLES, len(pool))).round().long()
+    for index in rows.split(size):
+        batch = pool.read(index, tuple(kinds))
         for task in kinds:
             targets[task].append(batch.targets[task])
             labelled[task].append(batch.labelled[task])
-        seen += len(batch)
-        if seen >= TRIVIAL_SAMPLES:
-            break
     return {t: kind.trivial(torch.cat(targets[t]), torch.cat(labelled[t])) for t, kind in kinds.items()}
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from torchjd.aggregation import NashMTL as Reference
 
-from tests.balancing._asserts import assert_no_conflict, assert_permutes, call
+from tests.balancing._asserts import assert_no_conflict, assert_permutes, assert_resumes, call
 from tests.balancing._inputs import KINDS, losses, names, ready, rows
 
 
@@ -74,6 +74,11 @@ def test_a_solution_serves_for_so_many_steps_of_the_same_tasks() -> None:
     alpha(5, ["t0", "t1"])  # a game of its own: neither solves nor ages the first
     assert_close(alpha(1, names(3)), first)
     assert not torch.allclose(alpha(2, names(3)), first)
+
+
+def test_a_run_resumes_in_the_middle_of_a_solution_that_serves() -> None:
+    steps = [(rows(3, seed=seed), losses(3), names(3)) for seed in range(8)]  # stopped after 4 of 8; solutions at 0, 3 and 6
+    assert_resumes(*(ready("nash_mtl", 3, update_weights_every=3) for _ in range(3)), steps)
 
 
 def test_gradients_that_cancel_get_the_last_solution() -> None:

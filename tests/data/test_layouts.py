@@ -7,8 +7,7 @@ from statistics import mean
 import numpy as np
 import pytest
 
-from m3tl_cli.data.layouts import BUILDING, DOMAINS, PAVEMENT, STREETS, TREE, VEHICLE, Scene, draw_scene
-from m3tl_cli.data.raycast import ROAD
+from m3tl_cli.data.layouts import BUILDING, DOMAINS, LEVEL, PAVEMENT, ROAD, STREETS, TREE, VEHICLE, Scene, draw_scene
 from m3tl_cli.data.render import render
 from tests.data._build import inside
 
@@ -54,6 +53,13 @@ def test_nothing_stands_on_the_camera(domain: str) -> None:
     for n in range(10):
         scene = draw_scene(domain, n, 3)
         assert not any(inside(solid, np.array(scene.camera.position)) for solid in scene.solids)
+
+
+def test_only_boxes_are_turned() -> None:
+    solids = [solid for n in range(20) for solid in draw_scene("shapes", n, 0).solids]
+    assert {solid.shape for solid in solids} == {"box", "ellipsoid", "cylinder"}
+    assert all(solid.axes == LEVEL for solid in solids if solid.shape != "box")
+    assert any(solid.axes != LEVEL for solid in solids)
 
 
 def test_vehicles_do_not_stand_in_one_another() -> None:

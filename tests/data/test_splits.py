@@ -53,9 +53,9 @@ def test_as_many_groups_as_splits_leave_none_empty() -> None:
 
 
 def test_too_few_groups_or_samples_are_refused() -> None:
-    with pytest.raises(DataError, match="number of groups must be at least 3.*found 2"):
+    with pytest.raises(DataError, match=r"number of groups must be at least 3.*found 2"):
         split_groups(["a", "a", "b", "b"], FRACTIONS, seed=0)
-    with pytest.raises(DataError, match="number of samples must be at least 3.*found 2"):
+    with pytest.raises(DataError, match=r"number of samples must be at least 3.*found 2"):
         split_samples(range(2), FRACTIONS, seed=0)
 
 

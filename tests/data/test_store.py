@@ -126,7 +126,7 @@ def test_what_a_killed_writer_left_is_swept_away(tmp_path: Path) -> None:
 def test_too_little_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 9, 1))
-    with pytest.raises(DataError, match="free space at .* must be at least 32 MB; found 0 MB") as raised:
+    with pytest.raises(DataError, match=r"free space at .* must be at least 32 MB; found 0 MB") as raised:
         _make(tmp_path / "k")
     assert "M3TL_CACHE" in raised.value.hint
     assert not (tmp_path / "k").exists()

@@ -68,12 +68,6 @@ def test_the_state_continues_bit_for_bit() -> None:
     assert all(torch.equal(whole[name], second[name]) for name in whole)
 
 
-@pytest.mark.parametrize("betas", [(0.9,), (0.9, 1.0), (-0.1, 0.9)])
-def test_impossible_betas_are_refused(betas: tuple[float, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"`betas` must be two numbers in \[0, 1\)"):
-        builder(betas=betas)
-
-
 def test_nothing_to_train_is_refused() -> None:
     with pytest.raises(ConfigError, match="at least one parameter"):
         builder().build({})

@@ -222,3 +222,11 @@ def test_one_task_is_said_as_one(tmp_path: Path, value: float, words: str) -> No
     made.write(tmp_path / "results.json")
     first, _ = page.verdict(RunFolder(tmp_path), made)
     assert first.replace("\u00a0", " ").startswith(words)
+
+
+def test_auxiliary_tasks_are_not_counted(tmp_path: Path) -> None:
+    tasks = {**_folder.TASKS, "depth": replace(_folder.TASKS["depth"], role="auxiliary")}
+    made = replace(_folder.results(), blocks={"a": tasks})
+    made.write(tmp_path / "results.json")
+    first, _ = page.verdict(RunFolder(tmp_path), made)
+    assert first.startswith("Trained 5 tasks under mtl: 3 of 4 main tasks beat the trivial predictor")

@@ -394,6 +394,7 @@ def test_the_environment_is_calm_and_the_users_own_settings_stay(monkeypatch: py
     assert os.environ["NO_PROXY"] == "intranet,localhost,127.0.0.1"
     assert os.environ["no_proxy"] == "127.0.0.1,localhost"
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"
+    assert os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] == "true"
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
 
