@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -70,11 +69,13 @@ def python() -> Finding:
 
 def libraries() -> Finding:
     """Versions of what a run needs."""
+    from importlib.metadata import PackageNotFoundError, version  # a tenth of the time that `m3tl --help` takes
+
     versions, absent = [], []
     for name in SHOWN:
         try:
-            versions.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
+            versions.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
             absent.append(name)
     if absent:
         return Finding("libraries", "bad", f"missing: {', '.join(absent)}", f"pip install {' '.join(absent)}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m3tl_cli.cli import hydra_entry, panels
-from m3tl_cli.cli.job import RESUME, TERMINAL, task
+from m3tl_cli.cli.job import RESUME, TERMINAL, has_checkpoint, task
 from m3tl_cli.cli.preflight import Checked, check
 from m3tl_cli.cli.request import Request
 from m3tl_cli.cli.status import FILE, Status
@@ -78,7 +79,7 @@ def _start(request: Request, cfg: DictConfig, multirun: bool) -> int:
     os.environ[TERMINAL] = str(os.getpid())
 
     def running() -> bool:
-        return any(job.alive for job in jobs(folder))
+        return any(job.alive for job in jobs(folder) if job.pid != os.getpid())
 
     code = 0
     caught: Exception | None = None
@@ -107,14 +108,15 @@ def _after_run(request: Request, cfg: DictConfig, folder: str, code: int, caught
     if caught is not None:
         _report(request, caught, folder)
     elif code > 128:
-        panels.stopped(folder, f"m3tl train --resume {folder}")
+        again = ["--resume", folder] if has_checkpoint(Path(folder)) else request.overrides
+        panels.stopped(folder, shlex.join(["m3tl", "train", *again]))
     elif code == 0 and (Path(folder) / "results.json").is_file():
         from m3tl_cli.core.results import Results
 
         with hydra_entry.hydra_node(cfg):
             config, _ = hydra_entry.plain(cfg)
-        flags = f"--config-dir {request.config_dir}" if request.config_dir else ""
-        panels.results(Results.read(Path(folder) / "results.json"), Path(folder), config, flags)
+        typed = [*(["--config-dir", request.config_dir] if request.config_dir else []), *request.overrides]
+        panels.results(Results.read(Path(folder) / "results.json"), Path(folder), config, typed)
     return code
 
 
@@ -124,7 +126,7 @@ def _after_sweep(request: Request, folder: str, code: int, caught: Exception | N
         panels.sweep(folder, found)
     unfinished = [job for job in found if job.state != "FINISHED"]
     if code > 128:
-        panels.stopped(folder, f"m3tl train -m --resume {folder}")
+        panels.stopped(folder, shlex.join(["m3tl", "train", "-m", "--resume", folder]))
         return code
     if caught is not None and not any(job.state == "FAILED" for job in found):
         _report(request, caught, folder if found else "")  # the launcher or sweeper itself

@@ -75,7 +75,7 @@ def stopped(folder: str, resume: str) -> None:
     console.print(Text(f"→ {resume}", "bold"), soft_wrap=True)
 
 
-def results(found: Results, folder: Path, config: Mapping[str, Any], config_flags: str) -> None:
+def results(found: Results, folder: Path, config: Mapping[str, Any], typed: Sequence[str]) -> None:
     """What a finished run reached, cost, left, and what to type next; on standard output."""
     from rich.console import Console, Group
     from rich.panel import Panel
@@ -98,7 +98,7 @@ def results(found: Results, folder: Path, config: Mapping[str, Any], config_flag
     console = Console(highlight=False)
     console.print(Panel(Group(*lines), title=title, title_align="left", border_style="green"))
     # Without a frame, so that a long path or command can be copied.
-    for label, text in [*places(folder, config), *(("next", line) for line in next_lines(found, config_flags))]:
+    for label, text in [*places(folder, config), *(("next", line) for line in next_lines(found, typed))]:
         console.print(Text(f"{label:<8}", "dim").append(text, "not dim"), soft_wrap=True)
 
 
@@ -114,11 +114,20 @@ def places(folder: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def next_lines(found: Results, config_flags: str) -> list[str]:
-    """Commands that make sense after this run."""
+def next_lines(found: Results, typed: Sequence[str]) -> list[str]:
+    """Commands that make sense after this run, quoted for any shell.
+
+    Args:
+        found: Of this run.
+        typed: Words after `m3tl train` of this run.
+    """
     other = "stl" if found.paradigm != "stl" else "mtl"
-    flags = f" {config_flags}" if config_flags else ""
-    return [f"m3tl train paradigm={other}{flags}", f"m3tl train -m seed=1,2,3 paradigm={found.paradigm},{other}{flags}"]
+    kept = [word for word in typed if word.split("=")[0] not in ("paradigm", "hydra.run.dir")]
+    seed = [word for word in kept if not word.startswith("seed=")]
+    return [
+        shlex.join(["m3tl", "train", *kept, f"paradigm={other}"]),
+        shlex.join(["m3tl", "train", "-m", *seed, f"paradigm={found.paradigm},{other}", "seed=1,2,3"]),
+    ]
 
 
 def sweep(folder: str, jobs: Sequence[Status]) -> None:

@@ -61,7 +61,9 @@ def check(request: Request) -> Checked:
     checked.config = _compose(loader, request.config_name, [*fixed, *first], checked)
     if checked.config is None:
         return checked
-    checked.add(*_validate(checked.config))
+    # Setting `device.x` has left its mark on `device`, which is not a second mistake.
+    marked = [p.place for p in checked.problems]
+    checked.add(*(p for p in _validate(checked.config) if not any(place.startswith(f"{p.place}.") for place in marked)))
     if checked.multirun:
         for key, found in _params(loader, checked).items():
             values.setdefault(key, [found[0], *found])  # its first value is not composed yet
@@ -154,7 +156,8 @@ def _groups(loader: ConfigLoaderImpl, parent: str = "") -> list[str]:
 def _validate(cfg: DictConfig) -> list[Problem]:
     with hydra_entry.hydra_node(cfg):
         config, broken = hydra_entry.plain(cfg)
-    return [*broken, *validate(config)]
+    unread = {problem.place.split(".")[0] for problem in broken}
+    return [*broken, *(p for p in validate(config) if p.place.split(".")[0] not in unread)]
 
 
 def _key(override: Override) -> str:

@@ -33,7 +33,8 @@ class Sink:
     live: bool
     every: float = EVERY
     _bar: Progress | None = field(default=None, init=False)
-    _pace: Pace | None = field(default=None, init=False)
+    _shown: str = field(default="", init=False)
+    _paces: dict[str, Pace] = field(default_factory=dict, init=False)
     _said: float = field(default=0.0, init=False)
 
     @staticmethod
@@ -53,17 +54,21 @@ class Sink:
             self._advance(event)
         elif isinstance(event, StageStarted):
             self._close()
+            self._paces.clear()
             log.info("%s", staged(event))
         elif isinstance(event, Said):
             log.log(logging.WARNING if event.level == "warning" else logging.INFO, "%s", event.text)
 
     def _advance(self, event: Advanced) -> None:
         now = time.monotonic()
-        if self._pace is None or self._pace.what != event.what:
+        if event.what not in self._paces:
+            # Work that others interrupt, as validation does training, keeps its pace: their time is part of what is left.
+            self._paces[event.what] = Pace(event.what, event.done, now)
+            self._said = self._said or now
+        if self._shown != event.what:
             self._close()
-            self._pace = Pace(event.what, event.done, now)
-            self._said = now
-        pace = self._pace
+            self._shown = event.what
+        pace = self._paces[event.what]
         if self.live:
             self._draw(event, pace.words(event, now))
         elif now - self._said >= self.every:
@@ -74,6 +79,7 @@ class Sink:
         if event.done >= event.total:
             seconds = now - pace.began
             self._close()
+            del self._paces[event.what]
             if seconds >= 1:
                 log.info("%s: %d %ss in %s", event.what, event.done - pace.start, event.unit, duration(seconds))
 
@@ -96,7 +102,7 @@ class Sink:
         self._bar.update(self._bar.tasks[0].id, completed=event.done, total=event.total, pace=pace, info=numbers(event.info))
 
     def _close(self) -> None:
-        self._pace = None
+        self._shown = ""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

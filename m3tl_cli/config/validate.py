@@ -124,7 +124,7 @@ def _scalar(value: Any, base: Any, marks: Sequence[Any], place: str, kind: Any) 
         type(None): value is not None,
     }
     if wrong.get(base, False):
-        hint = f"quote it: {place}='\"{value}\"'" if base is str and isinstance(value, int | float) else ""
+        hint = f"write {place}='\"{value}\"'" if base is str and isinstance(value, int | float) else ""
         yield Problem(place, shown(value), described(kind), hint)
         return
     for mark in marks:

@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Lt
 
 from m3tl_cli.config.constructor import FILLED, NoSuchTarget, constructor
 
-SOURCE = '''
+SOURCE = """
 from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -49,7 +49,7 @@ class Data:
 def make(a: int, b: str = "x"): ...
 
 alias = make
-'''
+"""
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -37,9 +36,8 @@ GOOD: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def _own_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(CODE)
-    yield
 
 
 def check(**changes: Any) -> list[Problem]:
@@ -131,7 +129,15 @@ def test_what_the_program_fills_in_may_not_stand_in_a_config(key: str) -> None:
 
 def test_all_problems_are_found_at_once() -> None:
     found = check(seed="two", trainer__updates=-1, trainer__updtes=3, optimizer__betas=[2, -1], tasks=["x"], sed=1)
-    assert {p.place for p in found} == {"seed", "sed", "trainer.updates", "trainer.updtes", "optimizer.betas[0]", "optimizer.betas[1]", "tasks"}
+    assert {p.place for p in found} == {
+        "seed",
+        "sed",
+        "trainer.updates",
+        "trainer.updtes",
+        "optimizer.betas[0]",
+        "optimizer.betas[1]",
+        "tasks",
+    }
 
 
 def test_a_target_that_cannot_be_read_is_not_checked_but_what_is_missing_inside_is() -> None:

@@ -43,7 +43,9 @@ class Conv:
 
 
 class AdamW:
-    def __init__(self, *, lr: Annotated[float, Gt(0)], betas: tuple[Annotated[float, Ge(0), Lt(1)], Annotated[float, Ge(0), Lt(1)]]) -> None: ...
+    def __init__(
+        self, *, lr: Annotated[float, Gt(0)], betas: tuple[Annotated[float, Ge(0), Lt(1)], Annotated[float, Ge(0), Lt(1)]]
+    ) -> None: ...
 
 
 class Loop:
@@ -55,5 +57,5 @@ class Loop:
         clip: Annotated[float, Gt(0)] | None,
         patience: Annotated[int, Ge(1)] | None,
         step_seconds: Annotated[float, Ge(0)],
-        extra: dict[str, Any] = {},
+        extra: dict[str, Any] | None = None,
     ) -> None: ...

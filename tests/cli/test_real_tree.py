@@ -1,0 +1,45 @@
+"""Every option of the program composes and passes the checks, without importing any part."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from m3tl_cli.cli.preflight import check
+from m3tl_cli.cli.request import Request
+from m3tl_cli.config import paths
+
+CHOICES = [
+    f"{group}={option.name}"
+    for group, options in paths.options().items()
+    for option in options
+    if group.split("/")[0] not in ("task", "inner")
+]
+
+
+def test_the_choices_are_found() -> None:
+    assert len(CHOICES) >= 20
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_option_passes_the_checks(choice: str) -> None:
+    assert check(Request(overrides=(choice,))).problems == []
+
+
+def test_every_option_says_what_it_is() -> None:
+    assert [o for options in paths.options().values() for o in options if not o.about] == []
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["train", "--help"], ["list"], ["list", "balancing"], ["train", "--cfg", "job"], ["train", "seed=two"]]
+)
+def test_what_needs_no_torch_does_not_import_it(words: list[str], tmp_path: object) -> None:
+    code = (
+        "import sys\nfrom m3tl_cli.cli.main import app\n"
+        f"try:\n    app({words!r})\nexcept SystemExit:\n    pass\n"
+        "print([m for m in ('torch', 'mlflow', 'matplotlib', 'torchmetrics') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=str(tmp_path), check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
