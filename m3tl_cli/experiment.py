@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,7 +78,7 @@ class Experiment:
         tasks = {name: _task(data, name) for name in cfg.tasks or cfg.task}
         kinds = {name: make(cfg.task[name], TaskKind, task=task) for name, task in tasks.items()}
         paradigm = Paradigm(**cfg.paradigm)
-        fixed = {**cfg, **paradigm.fixed_parts()}
+        fixed: dict[str, Any] = {"sharing": cfg.sharing, "balancing": cfg.balancing} | paradigm.fixed_parts()
         model = MultiTaskModel(
             encoders={m: _encoder(cfg.encoder, info) for m, info in data.modalities.items()},
             fusion=lambda inputs: make(cfg.fusion, Fusion, inputs=inputs),
@@ -104,7 +104,15 @@ class Experiment:
 
 
 def run(
-    cfg: DictConfig, *, folder: Path, emit: Emit = silent, resume: bool = False, group: str = "", outputs: Path | None = None
+    cfg: DictConfig,
+    *,
+    folder: Path,
+    emit: Emit = silent,
+    resume: bool = False,
+    overrides: Sequence[str] = (),
+    flags: Sequence[str] = (),
+    group: str = "",
+    outputs: Path | None = None,
 ) -> Results:
     """Train, evaluate and leave everything in the run folder.
 
@@ -113,6 +121,8 @@ def run(
         folder: Run folder.
         emit: Told what happens; the terminal's side of it.
         resume: The folder holds an earlier part of this run.
+        overrides: What was typed to get this config; kept so that the run can be repeated.
+        flags: The same for the options of the command.
         group: Name shared by the runs of one sweep; empty outside a sweep.
         outputs: Where the tracking store lives by default; None: `outputs` of the working directory.
 
@@ -124,7 +134,8 @@ def run(
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     if not resume:
         write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-        write_text(folder / "environment.json", json.dumps(environment(), indent=1))
+        write_text(folder / "overrides.yaml", OmegaConf.to_yaml(list(overrides)))
+        write_text(folder / "environment.json", json.dumps(environment(["m3tl", "train", *flags, *overrides]), indent=1))
     step = checkpoint.updates(folder / LAST) if resume else 0
     tracker = make(cfg.tracking, Tracker, outputs=outputs or Path("outputs").resolve())
     tracker.start(_run_info(plain, folder, group=group, resumed=resume, step=step))

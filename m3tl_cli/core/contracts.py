@@ -95,7 +95,8 @@ class Task:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Task:
         """Inverse of `to_json`."""
-        return Task(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return Task(**fields)
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,12 @@ class Batch:
             return {k: v.to(device, non_blocking=True) for k, v in tensors.items()}
 
         return Batch(
-            *(move(m) for m in (self.inputs, self.features, self.present, self.geometry, self.targets, self.labelled)),
+            inputs=move(self.inputs),
+            features=move(self.features),
+            present=move(self.present),
+            geometry=move(self.geometry),
+            targets=move(self.targets),
+            labelled=move(self.labelled),
             index=self.index.to(device),
             domain=self.domain.to(device),
         )
@@ -259,9 +265,13 @@ class Signal:
 class Stateful(Protocol):
     """Whatever resumes: `load_state_dict(state_dict())` continues bit for bit. States hold tensors and JSON types only."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes while training."""
+        ...
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        ...
 
 
 Progress = Callable[[str, int, int], None]

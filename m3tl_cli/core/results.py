@@ -100,8 +100,7 @@ class Results:
         raw: dict[str, Any] = json.loads(path.read_text())
         blocks = {
             block: {
-                name: TaskResult(**{**task, "scores": {m: Score(**s) for m, s in task["scores"].items()}})
-                for name, task in tasks.items()
+                name: TaskResult(**{**task, "scores": {m: Score(**s) for m, s in task["scores"].items()}}) for name, task in tasks.items()
             }
             for block, tasks in raw["blocks"].items()
         }

@@ -36,7 +36,7 @@ class Scenes(Data):
     Night and fog blind the camera; the LiDAR is sparse, noisy and knows no colour.
 
     Tasks: `segmentation` (9 classes), `depth` (metres along the camera's axis, NaN in the sky and beyond `max_depth`), `normals` (unit
-    vectors in camera axes, NaN in the sky), `vehicle_count` (0, 1, 2, 3 or more that cover at least .2 % of the image), and
+    vectors in camera axes, NaN in the sky), `vehicle_count` (0, 1, 2 or more that cover at least 1 % of the image), and
     `vehicle_distance` (metres from the camera to the nearest visible point of such a vehicle; unlabelled without one).
 
     Every scene follows from (seed, domain, number): more scenes or other domains leave it as it is, to the byte.

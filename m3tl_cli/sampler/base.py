@@ -25,12 +25,12 @@ class Sampler(ABC):
     def samples_per_step(self) -> int:
         """Training samples that a step reads."""
 
-    def update(self, losses: Mapping[TaskName, float]) -> None:
+    def update(self, losses: Mapping[TaskName, float]) -> None:  # noqa: B027 (most samplers learn nothing)
         """Learn from the losses of the last step."""
 
     def state_dict(self) -> dict[str, Any]:
         """Scores, where it has any."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
         """Inverse of `state_dict`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-import sys
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
@@ -52,13 +52,17 @@ def git_state() -> dict[str, Any]:
         return {}
 
 
-def environment() -> dict[str, Any]:
-    """JSON types only."""
+def environment(command: Sequence[str]) -> dict[str, Any]:
+    """Where and with what a run happens; JSON types only.
+
+    Args:
+        command: Words that start the same run again.
+    """
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     return {
-        "command": " ".join(sys.argv),
+        "command": list(command),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": versions(),

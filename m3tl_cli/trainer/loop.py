@@ -55,7 +55,8 @@ class Loop:
 
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:<n>` or `mps`.
-        precision: `32`, or `bf16` for autocast.
+        precision: 32, or `bf16` for autocast.
+        threads: Of torch on the CPU; None: torch's own choice. Another number may change the last bits of a result.
         updates: Optimiser steps of a stage.
         accumulate: Draws of the sampler whose gradients one update averages.
         clip: Largest gradient norm of a component of tasks; None: no clipping.
@@ -71,7 +72,8 @@ class Loop:
         self,
         *,
         device: str,
-        precision: Literal["32", "bf16"],
+        precision: Literal[32, "bf16"],
+        threads: Annotated[int, Ge(1)] | None,
         updates: Annotated[int, Ge(1)],
         accumulate: Annotated[int, Ge(1)],
         clip: Annotated[float, Gt(0)] | None,
@@ -82,7 +84,7 @@ class Loop:
         eval_batch_size: Annotated[int, Ge(1)],
         num_pictures: Annotated[int, Ge(0)],
     ) -> None:
-        self.runtime = Runtime(device=device, precision=precision)
+        self.runtime = Runtime(device=device, precision=precision, threads=threads)
         self.updates, self.accumulate, self.clip = updates, accumulate, clip
         self.validate_every, self.patience, self.checkpoint_every = validate_every, patience, checkpoint_every
         self.log_every, self.eval_batch_size, self.num_pictures = log_every, eval_batch_size, num_pictures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from typing import Literal
 
 import torch
 
@@ -15,15 +16,19 @@ class Runtime:
 
     Args:
         device: `auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:<n>` or `mps`.
-        precision: `32`, or `bf16` for autocast; parameters and optimiser state stay in float32.
+        precision: 32, or `bf16` for autocast; parameters and optimiser state stay in float32.
+
+        threads: Of torch on the CPU, for the whole process; None: as it is.
 
     Raises:
         ConfigError: If this machine lacks the device.
     """
 
-    def __init__(self, *, device: str, precision: str) -> None:
+    def __init__(self, *, device: str, precision: Literal[32, "bf16"], threads: int | None) -> None:
         self.device = _device(device)
         self.precision = precision
+        if threads is not None:
+            torch.set_num_threads(threads)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 

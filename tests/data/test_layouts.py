@@ -73,7 +73,7 @@ def test_vehicles_do_not_stand_in_one_another() -> None:
 @pytest.mark.parametrize("layout", ["urban", "suburban", "rural"])
 def test_every_count_of_vehicles_occurs(layout: str) -> None:
     out = render(_scenes(layout, 90), size=32, label_size=1, num_beams=1, num_azimuths=1, max_depth=80.0)["target.vehicle_count"]
-    assert set(out.tolist()) == {0, 1, 2, 3}
+    assert set(out.tolist()) == {0, 1, 2}
 
 
 def test_cameras_look_widely_about() -> None:

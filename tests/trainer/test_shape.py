@@ -40,7 +40,8 @@ from tests.toys import TABLE, FixedEpisodes, TablePool, a_batch, regression, sta
 
 def a_loop(updates: int, **changes: object) -> Loop:
     numbers: dict[str, object] = {
-        "device": "cpu", "precision": "32", "updates": updates, "accumulate": 1, "clip": None, "validate_every": 10**6, "patience": None,
+        "device": "cpu", "precision": 32, "threads": 1, "updates": updates, "accumulate": 1,
+        "clip": None, "validate_every": 10**6, "patience": None,
         "checkpoint_every": 10**6, "log_every": 10**6, "eval_batch_size": 64, "num_pictures": 0,
     }  # fmt: skip
     return Loop(**(numbers | changes))  # type: ignore[arg-type]
