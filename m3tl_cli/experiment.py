@@ -283,13 +283,13 @@ def make(node: DictConfig | Mapping[str, Any], kind: type[Part], **runtime: Any)
     Raises:
         ConfigError: If the node names something else.
     """
-    target = node["_target_"]
-    accepted = inspect.signature(get_class(target)).parameters
+    found = get_class(node["_target_"])
+    if not issubclass(found, kind):
+        raise ConfigError(f"must name a {kind.__name__}; found {found.__name__}", place=str(node["_target_"]))
+    accepted = inspect.signature(found).parameters
     # Partial, then called: Hydra would turn runtime objects such as a Task into configs.
     factory = instantiate(node, _partial_=True, _convert_="all")
-    part = factory(**{name: value for name, value in runtime.items() if name in accepted})
-    if not isinstance(part, kind):
-        raise ConfigError(f"must name a {kind.__name__}; found {type(part).__name__}", place=str(target))
+    part: Part = factory(**{name: value for name, value in runtime.items() if name in accepted})
     return part
 
 

@@ -218,7 +218,7 @@ def _uncertainty(losses: Sequence[Mapping[TaskName, float]]) -> Tensor:
         present = losses[step % len(losses)]
         found = balancer.weights(torch.tensor(list(present.values()), dtype=torch.float64), tuple(present))
         weights.update(zip(present, found.tolist(), strict=True))
-    return -torch.tensor([weights[t] for t in tasks], dtype=torch.float64).log()
+    return 0.0 - torch.tensor([weights[t] for t in tasks], dtype=torch.float64).log()
 
 
 def _gradnorm() -> Tensor:

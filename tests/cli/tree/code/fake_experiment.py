@@ -10,7 +10,7 @@ from m3tl_cli.core.events import Advanced, Said, StageStarted, Wrote
 from m3tl_cli.core.results import Cost, Results, Score, TaskResult, write_text
 
 
-def run(cfg, *, folder, emit, resume=False, group="", outputs=None):
+def run(cfg, *, folder, emit, resume=False, overrides=(), flags=(), group="", outputs=None):
     stopped = []
     before = {s: signal.signal(s, lambda n, _: stopped.append(n)) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
