@@ -14,7 +14,7 @@ from torch import Tensor
 from m3tl_cli.core.contracts import Name, Params
 from m3tl_cli.inner.base import InnerSGD
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "inner"
+CONF = Path(__file__).resolve().parent / "options"  # they move to conf/ with the switch that reads them
 SLOPES, CENTRES = (1.0, 4.0), (0.0, 1.0)  # a and c of a (theta - c)^2 / 2
 
 
