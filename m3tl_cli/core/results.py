@@ -57,8 +57,8 @@ class Cost:
 
     Args:
         parameters: Of all networks. trainable: those that a stage updates. networks: connected components of tasks.
-        updates: Optimiser steps. samples: training samples read by them. forward, backward: passes through a network, counted
-            once per batch and task group.
+        updates: Optimiser steps. samples: training samples read by them. forward, backward: passes of a batch through one of the
+            networks.
         seconds: Of training, evaluation included. seconds_prepare: of making the data, 0 where it was cached.
         peak_memory: Bytes: the process's largest resident size on a CPU, the allocator's peak on a GPU.
     """

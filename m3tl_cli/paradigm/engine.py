@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from m3tl_cli.balancing.base import Balancer
-from m3tl_cli.core.contracts import Episode, Model, Name, Params, Part, Signal, TaskName, shared
+from m3tl_cli.core.contracts import Episode, Model, Name, Params, Part, Signal, TaskName, components, shared
 from m3tl_cli.core.errors import ConfigError
 from m3tl_cli.inner.base import InnerLoop
 from m3tl_cli.task.base import TaskKind
@@ -20,7 +20,7 @@ from m3tl_cli.task.base import TaskKind
 
 @dataclass
 class Passes:
-    """Passes through the trunk since the start, one per batch and group of tasks that share it."""
+    """Passes through a network since the start: one per batch and connected component of tasks."""
 
     forward: int = 0
     backward: int = 0
@@ -74,6 +74,7 @@ class Engine:
         self.autocast = autocast or (lambda: torch.autocast("cpu", enabled=False))
         self.passes = Passes()
         self.weights: dict[TaskName, Tensor] = {}  # what each task counted for in the last update, for the log
+        self._networks: dict[tuple[TaskName, ...], int] = {}
         self._shared: dict[tuple[tuple[TaskName, ...], bool], tuple[Name, ...]] = {}
 
     @property
@@ -113,7 +114,7 @@ class Engine:
                     self.weights.update(zip(tasks, weights_T, strict=True))
                     objective = (weights_T.to(losses_T) * losses_T).sum()
                     self._add(signal.common, self._outer(phi, theta, objective, self._wrt(tasks)), episode.weight)
-                    self.passes.backward += 1
+                    self.passes.backward += self._num_networks(tasks)
                 else:
                     for i, task in enumerate(tasks):
                         wrt = self._wrt(tasks if self.coupled else (task,))
@@ -158,7 +159,7 @@ class Engine:
         tasks = labelled_tasks(part)
         if not tasks:
             return {}
-        self.passes.forward += 1
+        self.passes.forward += self._num_networks(tasks)
         with self.autocast():
             outputs = self.model.outputs(params, part.batch, tasks)
         return {t: self.kinds[t].loss(outputs[t], part.batch.targets[t], part.batch.labelled[t]) for t in tasks}
@@ -170,8 +171,11 @@ class Engine:
         names = frozenset(n for n in reached if n.partition(".")[0] in self.scope)
 
         def objective(params: Params) -> Tensor:
-            losses = [loss for part in episode.support for loss in self.losses(params, part).values()]
-            self.passes.backward += 1
+            losses: list[Tensor] = []
+            for part in episode.support:
+                found = self.losses(params, part)
+                losses += found.values()
+                self.passes.backward += self._num_networks(tuple(found))
             return torch.stack(losses).mean()
 
         return self.inner.adapt(objective, phi, lambda _step: names, steps=self.inner_steps, differentiable=True)
@@ -188,6 +192,11 @@ class Engine:
 
     def _wrt(self, tasks: Sequence[TaskName]) -> frozenset[Name]:
         return self.trainable & frozenset().union(*(self.model.reads(t) for t in tasks))
+
+    def _num_networks(self, tasks: tuple[TaskName, ...]) -> int:
+        if tasks not in self._networks:
+            self._networks[tasks] = len(components(self.model, tasks))
+        return self._networks[tasks]
 
     def _shared_names(self, tasks: tuple[TaskName, ...]) -> tuple[Name, ...]:
         key = (tasks, self.coupled)

@@ -229,19 +229,21 @@ def _predictions(samples: Samples | None) -> str:
         return ""
     html = []
     for row in samples.rows:
-        cells = []
+        figures, words = [], []
         for column in samples.columns:
             cell = row.cells.get(column)
             if cell is None:
                 continue
-            if cell.picture is not None:
-                source = base64.b64encode(png(cell.picture)).decode()
-                high, wide = cell.picture.shape[:2]
-                alt = escape(f"{column} of {row.caption}")
-                content = f"<img src='data:image/png;base64,{source}' alt='{alt}' width='{wide}' height='{high}'>"
-            else:
-                content = f"<div class='words'>{escape(cell.text)}</div>"
-            cells.append(f"<figure><figcaption><span>{_name(column)}</span></figcaption>{content}</figure>")
+            if cell.picture is None:
+                # Words stand together in one line below the pictures, which they would tear apart.
+                words.append(f"<span><span class='of'>{_name(column)}</span> {escape(cell.text)}</span>")
+                continue
+            source = base64.b64encode(png(cell.picture)).decode()
+            high, wide = cell.picture.shape[:2]
+            alt = escape(f"{column} of {row.caption}")
+            content = f"<img src='data:image/png;base64,{source}' width='{wide}' height='{high}' alt='{alt}'>"
+            figures.append(f"<figure><figcaption><span>{_name(column)}</span></figcaption>{content}</figure>")
+        cells = [*figures, f"<p class='words'>{' '.join(words)}</p>"] if words else figures
         html.append(f"<div class='sample'><h3>{escape(row.caption)}</h3><div class='cells'>{''.join(cells)}</div></div>")
     return "".join(html)
 

@@ -171,3 +171,6 @@ def test_passes_are_counted() -> None:
     engine = an_engine(model, Sum())
     engine.signal([an_episode(per_task=True)])
     assert (engine.passes.forward, engine.passes.backward) == (3, 3)
+    engine = an_engine(a_model(TASKS, Separate, torch.float64), Sum())
+    engine.signal([an_episode()])
+    assert (engine.passes.forward, engine.passes.backward) == (3, 3), "one batch through three networks"
