@@ -152,11 +152,10 @@ def run(
                 emit(event)
 
             results = _run(cfg, plain, folder, tell, resume)
-        for path in (*sorted(folder.glob("*.json")), folder / "config.yaml", folder / "metrics.jsonl"):
-            tracker.artifact(path)
-        written = page.write(folder)
-        for path in (written, folder / "tables", folder / "plots"):
-            tell(Wrote(path))
+            written = page.write(folder)
+            records = ("config.yaml", "overrides.yaml", "environment.json", "metrics.jsonl", "results.json")
+            for path in (written, folder / "tables", folder / "plots", *(folder / name for name in records)):
+                tell(Wrote(path))
         ending = "FINISHED"
         return results
     except (KeyboardInterrupt, SystemExit):

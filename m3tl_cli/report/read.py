@@ -9,7 +9,7 @@ import json
 import shlex
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,8 +91,12 @@ class RunFolder:
 
     @cached_property
     def status(self) -> Status:
-        """How the run stands in truth: one that says RUNNING and whose process is gone is KILLED."""
-        return read_status(self.path)
+        """How the run stands. One that has its results is finished, though its process still writes this very report."""
+        status = read_status(self.path)
+        if status.state == "RUNNING" and self.results is not None:
+            cost = self.results.cost
+            return replace(status, state="FINISHED", seconds=cost.seconds + cost.seconds_prepare)
+        return status
 
     @cached_property
     def results(self) -> Results | None:

@@ -99,3 +99,12 @@ def test_reading_and_reporting_import_no_torch() -> None:
         "import sys, m3tl_cli.report.page, m3tl_cli.report.read; print([m for m in ('torch', 'matplotlib', 'mlflow') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_run_that_has_its_results_is_finished_though_its_process_lives(run_folder: Path) -> None:
+    own = Process.this()
+    status = {"state": "RUNNING", "pid": own.pid, "host": own.host, "process_start": own.start}
+    (run_folder / "status.json").write_text(json.dumps(status))
+    assert RunFolder.open(run_folder).status.state == "FINISHED"
+    (run_folder / "results.json").unlink()
+    assert RunFolder.open(run_folder).status.state == "RUNNING"
