@@ -35,9 +35,8 @@ def main() -> None:
         tracker.finish("FINISHED")
         closing = time.perf_counter() - closing
     print(machine())
-    print(
-        f"{1e6 * spent / STEPS:.0f} us a call, {spent / (STEPS * SECONDS):.2%} of {STEPS} steps of {1e3 * SECONDS:.0f} ms; closed in {closing:.1f} s"
-    )
+    share = spent / (STEPS * SECONDS)
+    print(f"{1e6 * spent / STEPS:.0f} us a call, {share:.2%} of {STEPS} steps of {1e3 * SECONDS:.0f} ms; closed in {closing:.1f} s")
     print(tracker.trouble or "nothing lost")
 
 
