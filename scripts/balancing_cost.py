@@ -3,7 +3,7 @@
     .venv/bin/python scripts/balancing_cost.py            # 2, 3 and 8 tasks; about 5 minutes on one quiet thread
     .venv/bin/python scripts/balancing_cost.py --tasks 8 --repetitions 5
 
-Net: 4 convolutions with GroupNorm, 961,600 shared parameters, a linear head per task; 32 samples of 3 x 32 x 32 in all; SGD.
+Net: 4 convolutions with GroupNorm, 888,672 shared parameters, a linear head per task; 32 samples of 3 x 32 x 32 in all; SGD.
 "shared": all tasks read one batch of 32. "per task": each task has a batch of its own of 32 / T.
 Targets: per task at most 1.3 of the sum at 8 tasks; shared at most 1.05 of TorchJD's sequential mode.
 """
