@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from m3tl_cli.cli.train import ConfigDir, ConfigName, Overrides
+from m3tl_cli.cli.options import ConfigDir, ConfigName, Overrides
 
 app = typer.Typer(no_args_is_help=True, help="Look at the data of a run.", rich_markup_mode="rich", pretty_exceptions_enable=False)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from m3tl_cli.cli.completion import complete_group
-from m3tl_cli.cli.train import ConfigDir
+from m3tl_cli.cli.options import ConfigDir
 
 
 def list_options(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from m3tl_cli.cli.train import ConfigDir, ConfigName, Overrides
+from m3tl_cli.cli.options import ConfigDir, ConfigName, Overrides
 
 if TYPE_CHECKING:
     from rich.tree import Tree

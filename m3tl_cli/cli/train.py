@@ -9,17 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from m3tl_cli.cli.completion import complete_override
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE]...", help="Options of groups and values of keys, in Hydra's syntax.", autocompletion=complete_override
-    ),
-]
-ConfigDir = Annotated[str, typer.Option("--config-dir", "-cd", metavar="DIR", help="Your own config folder, beside the program's.")]
-ConfigName = Annotated[str, typer.Option("--config-name", "-cn", metavar="NAME", help="Root config.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+from m3tl_cli.cli.options import ConfigDir, ConfigName, Debug, Overrides
 
 
 class Cfg(StrEnum):
