@@ -40,11 +40,10 @@ def table(sweep: Path) -> str:
             value = f"{statistics.mean(s.value for s in scores):.3g} {scores[0].unit}".strip()
             lines.append(f"| {paradigm} | {task} | {primary} {arrow} | {value} | {scores[0].trivial:.3g} | {mean:.1%} | {lower:.1%} |")
         seconds = [r.cost.seconds for r in found]
-        memory = max(r.cost.peak_memory for r in found) / 2**30
         prepare = max(r.cost.seconds_prepare for r in found)
         lines.append(
             f"| {paradigm} | *cost* | seeds {', '.join(str(r.seed) for r in found)} | {statistics.mean(seconds):.0f} s a run (most "
-            f"{max(seconds):.0f}) | data once {prepare:.0f} s | {found[0].cost.parameters:,} parameters | {memory:.1f} GiB |"
+            f"{max(seconds):.0f}) | data once {prepare:.0f} s | {found[0].cost.parameters:,} parameters | |"
         )
     return "\n".join(lines)
 

@@ -60,7 +60,7 @@ class Cost:
         updates: Optimiser steps. samples: training samples read by them. forward, backward: passes of a batch through one of the
             networks.
         seconds: Of training, evaluation included. seconds_prepare: of making the data, 0 where it was cached.
-        peak_memory: Bytes: the process's largest resident size on a CPU, the allocator's peak on a GPU.
+        peak_memory: Bytes: the process's largest resident size during the run on a CPU, the allocator's peak on a GPU.
     """
 
     parameters: int

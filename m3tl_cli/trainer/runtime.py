@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
+from pathlib import Path
 from typing import Literal
 
 import torch
 
 from m3tl_cli.core.errors import ConfigError
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class Runtime:
@@ -31,16 +35,23 @@ class Runtime:
             torch.set_num_threads(threads)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
+        with contextlib.suppress(OSError):
+            _CLEAR.write_text("5")  # Linux: the high-water mark starts again here, so that a sweep's runs do not share one
 
     def autocast(self) -> torch.autocast:
         """A context for forward passes."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def peak_memory(self) -> int:
-        """Bytes: the allocator's peak on a GPU, else the process's largest resident size so far."""
+        """Bytes at most since the start: the allocator's on a GPU; else the process's resident size, in which what earlier runs of the
+        same process still hold is counted too (and, where the system is not Linux, all that they ever held)."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        unit = 1 if sys.platform == "darwin" else 1024  # macOS reports bytes, Linux kibibytes
+        with contextlib.suppress(OSError):
+            for line in _STATUS.read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+        unit = 1 if sys.platform == "darwin" else 1024  # macOS reports bytes, others kibibytes
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 

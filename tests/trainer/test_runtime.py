@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
@@ -41,7 +43,18 @@ def test_threads_are_set_for_the_process() -> None:
 
 def test_peak_memory_is_that_of_this_process() -> None:
     runtime = Runtime(device="cpu", precision=32, threads=None)
-    assert 10**7 < runtime.peak_memory() < 10**12
+    before = runtime.peak_memory()
+    assert 10**7 < before < 10**12
+    held = torch.ones(50 * 2**20)
+    assert runtime.peak_memory() >= before + 3 * held.numel()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can start the mark again")
+def test_a_run_does_not_inherit_the_peak_of_the_one_before() -> None:
+    large = torch.ones(100 * 2**20)  # 400 MB
+    first = Runtime(device="cpu", precision=32, threads=None).peak_memory()
+    del large
+    assert Runtime(device="cpu", precision=32, threads=None).peak_memory() < first - 3 * 10**8
 
 
 @pytest.mark.gpu
