@@ -7,6 +7,8 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,9 +58,7 @@ def task(cfg: DictConfig) -> float:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _keep_freed_memory()
     paths.add_own_code(*(s.path for s in hydra.runtime.config_sources if s.provider == "command-line"), hydra.runtime.cwd)
-    status = Status.begin(list(hydra.overrides.task), before.seconds if before else 0.0)
-    status.write(folder)
-    try:
+    with kept_true(folder, list(hydra.overrides.task), before.seconds if before else 0.0) as record:
         sources = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]
         results = _run(
             cfg,
@@ -68,7 +68,32 @@ def task(cfg: DictConfig) -> float:
             flags=[word for path in sources for word in ("--config-dir", path)],
             group=Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else "",
         )
+        return record(results)
+
+
+@contextmanager
+def kept_true(folder: Path, overrides: list[str], seconds: float = 0.0) -> Iterator[Callable[[Results], float]]:
+    """Keep a run folder's `status.json` true, whatever happens inside.
+
+    Args:
+        folder: Run folder.
+        overrides: What was typed.
+        seconds: How long earlier parts of the run took.
+
+    Yields:
+        What takes the results and returns their objective; a run that has not called it when all is over was stopped.
+    """
+    status = Status.begin(overrides, seconds)
+    status.write(folder)
+    value: float | None = None
+
+    def record(results: Results) -> float:
+        nonlocal value
         value = objective(results)
+        return value
+
+    try:
+        yield record
     except Exception as error:
         status.end("FAILED", error=_line(error)).write(folder)
         log.exception("failed: %s", _line(error))
@@ -77,7 +102,6 @@ def task(cfg: DictConfig) -> float:
         status.end("KILLED", error=_line(error)).write(folder)
         raise
     status.end("FINISHED", value=value).write(folder)
-    return value
 
 
 def _keep_freed_memory() -> None:
