@@ -136,7 +136,7 @@ class TestStopped:
         process = self.start(tmp_path, environment, "seed=5")
         (folder,) = started(tmp_path, 1)
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=240)
         assert process.returncode == 128 + number
         assert f"→ m3tl train --resume {folder.relative_to(tmp_path)}\n" in err
         status = json.loads((folder / "status.json").read_text())
@@ -164,7 +164,7 @@ class TestStopped:
         assert done.returncode == 2
         assert f"still running, as process {process.pid}" in " ".join(done.stderr.replace("│", " ").split())
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
         assert json.loads((folder / "status.json").read_text())["state"] == "RUNNING"
         done = m3tl("train", "--resume", str(folder))
         assert "has no checkpoint yet" in done.stderr
@@ -186,7 +186,7 @@ class TestStopped:
         assert os.getpid() not in pids
         assert process.pid not in pids
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
         assert process.returncode == 143, err
         assert out.count("KILLED") == 2
         assert all((f / "checkpoints" / "step").is_file() for f in folders)
