@@ -131,7 +131,7 @@ class Loop:
         """
         params = model.params()
         trained = {n: params[n] for n in params if n in engine.trainable}
-        adam = optimizer.build(trained)
+        torch_optimizer = optimizer.build(trained)
         names = {id(p): n for n, p in trained.items()}
         selection = Selection(model, stage.tasks, self.patience)
         balancer.reset(stage.tasks)
@@ -142,7 +142,7 @@ class Loop:
             with torch.no_grad():
                 for name, value in state["model"].items():
                     params[name].copy_(value)
-            checkpoint.restore_optimizer(adam, trained, state["optimizer"])
+            checkpoint.restore_optimizer(torch_optimizer, trained, state["optimizer"])
             for key, part in parts.items():
                 part.load_state_dict(state[key])
             counters = Counters(**state["counters"])
@@ -162,7 +162,7 @@ class Loop:
                 "stage": stage.name,
                 "about": about or {},
                 "model": params,
-                "optimizer": checkpoint.optimizer_state(adam, names),
+                "optimizer": checkpoint.optimizer_state(torch_optimizer, names),
                 "counters": vars(counters),
                 "passes": [engine.passes.forward, engine.passes.backward],
                 **{key: part.state_dict() for key, part in parts.items()},
@@ -172,10 +172,10 @@ class Loop:
         with Interrupt() as interrupt:
             while counters.updates < stage.updates and selection.active:
                 step = counters.updates
-                for group in adam.param_groups:
+                for group in torch_optimizer.param_groups:
                     group["lr"] = group["initial_lr"] * scheduler.factor(step, stage.updates)
                 torch.manual_seed(stable_seed(seed, stage.name, step))
-                losses, norms = self._update(step, engine, sampler, selection, trained, adam)
+                losses, norms = self._update(step, engine, sampler, selection, trained, torch_optimizer)
                 sampler.update(losses)
                 counters.updates = done = step + 1
                 counters.samples += sampler.samples_per_step * self.accumulate
@@ -184,7 +184,7 @@ class Loop:
                     values = {f"train/{t}/loss": v for t, v in losses.items()}
                     values |= {f"balancing/{t}/weight": float(w) for t, w in engine.weights.items()}
                     values |= {f"train/grad_norm/{'+'.join(tasks)}": v for tasks, v in norms.items()}
-                    values["optimizer/lr"] = adam.param_groups[0]["lr"]
+                    values["optimizer/lr"] = torch_optimizer.param_groups[0]["lr"]
                     values["speed/updates_per_second"] = done / (time.perf_counter() - begun)
                     emit(Measured(done, values))
                 emit(Advanced(stage.name, done, stage.updates, "update", {"loss": sum(losses.values())}))
@@ -209,7 +209,7 @@ class Loop:
         sampler: Sampler,
         selection: Selection,
         trained: Mapping[Name, Tensor],
-        adam: torch.optim.Optimizer,
+        torch_optimizer: torch.optim.Optimizer,
     ) -> tuple[dict[TaskName, float], dict[tuple[TaskName, ...], float]]:
         active = selection.active
         episodes = [self._placed(episode, active) for k in range(self.accumulate) for episode in sampler.draw(step * self.accumulate + k)]
@@ -232,7 +232,7 @@ class Loop:
                 gradient.update({n: gradient[n] * (self.clip / norm) for n in component.names if n in gradient})
         for name, param in trained.items():
             param.grad = gradient.get(name)
-        adam.step()
+        torch_optimizer.step()
         return losses, norm_values
 
     def _placed(self, episode: Episode, active: tuple[TaskName, ...]) -> Episode:
