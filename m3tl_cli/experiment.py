@@ -75,7 +75,7 @@ class Experiment:
         """
         data = make(cfg.data, Data)
         prepare(data)
-        tasks = {name: _task(data, name) for name in cfg.tasks or cfg.task}
+        tasks = {name: _task(data, name) for name in cfg.tasks or [n for n in cfg.task if "source" in _task(data, n).at]}
         kinds = {name: make(cfg.task[name], TaskKind, task=task) for name, task in tasks.items()}
         paradigm = Paradigm(**cfg.paradigm)
         fixed: dict[str, Any] = {"sharing": cfg.sharing, "balancing": cfg.balancing} | paradigm.fixed_parts()
@@ -164,7 +164,7 @@ def run(
     finally:
         tracker.finish(ending)
         if tracker.trouble:
-            emit(Said(f"tracking: {tracker.trouble}; the run folder has everything", "warning"))
+            emit(Said(f"tracking: {tracker.trouble}", "warning"))
 
 
 def _run(cfg: DictConfig, plain: Mapping[str, Any], folder: Path, emit: Emit, resume: bool) -> Results:
@@ -186,7 +186,8 @@ def _run(cfg: DictConfig, plain: Mapping[str, Any], folder: Path, emit: Emit, re
     trainable = frozenset().union(*(model.reads(t) for t in parts.tasks))
     engine = Engine(model=model, kinds=kinds, balancer=parts.balancer, trainable=trainable, autocast=loop.runtime.autocast)
     stages = parts.paradigm.stages(tuple(parts.tasks), loop.updates)
-    for note in parts.paradigm.notes():
+    from_weights = (note for module in model.modules() if isinstance(module, Encoder) for note in module.notes)
+    for note in dict.fromkeys((*parts.paradigm.notes(), *from_weights)):
         emit(Said(note))
     counters = loop.fit(
         stages[0],

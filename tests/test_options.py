@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from m3tl_cli import experiment
 from m3tl_cli.core.errors import ConfigError, DataError
-from m3tl_cli.core.events import Event, Measured, Wrote
+from m3tl_cli.core.events import Event, Measured, Said, Wrote
 from m3tl_cli.core.results import Results
 from tests.test_house import PARTS, ROOT
 
@@ -112,6 +112,19 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_does_not(tmp_path
     first = scores("first")
     assert scores("second") == first
     assert scores("other", "seed=2") != first
+
+
+def test_the_log_says_what_was_loaded(tmp_path: Path) -> None:
+    import timm
+    from safetensors.torch import save_model
+
+    save_model(timm.create_model("resnet18", num_classes=0), str(tmp_path / "resnet18.safetensors"))
+    events: list[Event] = []
+    weights = [f"encoder.image.weights={tmp_path / 'resnet18.safetensors'}", "encoder.image.norm=model", "paradigm=stl"]
+    experiment.run(configured("encoder/image=timm", "tasks=[depth,normals]", *weights), folder=tmp_path / "run", emit=events.append)
+    said = [e.text for e in events if isinstance(e, Said) and "resnet18" in e.text]
+    assert len(said) == 1, "once, though two networks loaded it"
+    assert "loaded" in said[0]
 
 
 def test_a_description_needs_no_data(cache: Path) -> None:

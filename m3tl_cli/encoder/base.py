@@ -13,9 +13,14 @@ class Encoder(nn.Module, ABC):
     """Turn one modality into a feature.
 
     A subclass takes its hyper-parameters and `modality: ModalityInfo` as keywords and sets `signature`.
+
+    Attributes:
+        signature: What comes out.
+        notes: What the log should say of how it started: weights that were loaded, names that did not fit.
     """
 
     signature: Signature
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
