@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import shlex
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,9 +86,14 @@ def _start(request: Request, cfg: DictConfig, multirun: bool) -> int:
 
     code = 0
     caught: Exception | None = None
+    failed: list[Exception] = []
     try:
         with hydra_entry.workers_first(running):
-            hydra_entry.main(task, request.argv(*extra))
+            # A sweep's jobs fail through Hydra, which goes on with the others; a single one past it, or it would announce the failure
+            # in words of its own before the panel.
+            hydra_entry.main(task if multirun else _keeping(failed), request.argv(*extra))
+        if failed:
+            raise failed[0]
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else FAILED if end.code else 0
     except KeyboardInterrupt:
@@ -96,6 +104,20 @@ def _start(request: Request, cfg: DictConfig, multirun: bool) -> int:
         caught = error
         code = error.exit_code if isinstance(error, M3TLError) else FAILED
     return _after_sweep(request, folder, code, caught) if multirun else _after_run(request, cfg, folder, code, caught)
+
+
+def _keeping(failed: list[Exception]) -> Callable[[DictConfig], float]:
+    """The job, which leaves its failure in a list instead of raising it."""
+
+    @functools.wraps(task)
+    def job(cfg: DictConfig) -> float:
+        try:
+            return task(cfg)
+        except Exception as error:
+            failed.append(error)
+            return math.nan
+
+    return job
 
 
 def jobs(sweep: str) -> list[Status]:
