@@ -47,7 +47,7 @@ class Train:
     Args:
         seed: Of initialisation, data order and everything random that is not the data.
         name: Runs go to `outputs/<name>/`.
-        tasks: The data's tasks to train, in order; None is all.
+        tasks: Tasks to train, in order; None is all that the data labels at the source.
     """
 
     seed: Annotated[int, Ge(0)]

@@ -35,9 +35,13 @@ class Scenes(Data):
     `urban-clear-day`, and the abstract domain `shapes`: walls, boxes, spheres and cylinders over a floor, under the same labels.
     Night and fog blind the camera; the LiDAR is sparse, noisy and knows no colour.
 
-    Tasks: `segmentation` (9 classes), `depth` (metres along the camera's axis, NaN in the sky and beyond `max_depth`), `normals` (unit
-    vectors in camera axes, NaN in the sky), `vehicle_count` (0, 1, 2 or more that cover at least 1 % of the image), and
+    Source tasks: `segmentation` (9 classes), `depth` (metres along the camera's axis, NaN in the sky and beyond `max_depth`), `normals`
+    (unit vectors in camera axes, NaN in the sky), `vehicle_count` (0, 1, 2 or more that cover at least 1 % of the image), and
     `vehicle_distance` (metres from the camera to the nearest visible point of such a vehicle; unlabelled without one).
+
+    Tasks of the target stage, which a run trains only when it names them: `edges` (outlines of things, one pixel wide), `drivable`
+    (road of the own carriageway that is seen and that nobody blocks), `height` (metres above the ground, NaN in the sky; not implied
+    by the source labels without the camera's pose), and `inverse_depth` (the planted conflict: minus depth, in logarithms).
 
     Every scene follows from (seed, domain, number): more scenes or other domains leave it as it is, to the byte.
 
@@ -145,7 +149,7 @@ class Scenes(Data):
 
     @property
     def tasks(self) -> Mapping[TaskName, Task]:
-        """Every task; once prepared, with the statistics of depth and distance over the labelled source training samples."""
+        """Every task; once prepared, with the statistics of those with a unit over the labelled source training samples."""
         return self._tasks
 
     @property
@@ -230,7 +234,7 @@ class Scenes(Data):
                     chunk.cancel()
 
     def _with_statistics(self, task: Task, pool: StorePool) -> Task:
-        if task.kind not in ("depth", "regression"):
+        if task.kind not in ("depth", "regression", "regression_map"):
             return task
         values = pool.store.read(f"target.{task.name}", pool.rows[pool.labelled[task.name]]).double()
         values = values[torch.isfinite(values)]
@@ -248,8 +252,14 @@ class Scenes(Data):
             Task("vehicle_count", "multiclass", num_outputs=len(counts), dense=False, classes=counts),
             Task("vehicle_distance", "regression", num_outputs=1, dense=False, unit="m"),
         )
+        new = (
+            Task("edges", "binary_map", num_outputs=1, dense=True, size=grid),
+            Task("drivable", "binary_map", num_outputs=1, dense=True, size=grid),
+            Task("height", "regression_map", num_outputs=1, dense=True, size=grid, unit="m"),
+            Task("inverse_depth", "depth", num_outputs=1, dense=True, size=grid, unit="1/m"),
+        )
         at = tuple(block for block, domains in self._blocks.items() if domains)
-        return {task.name: replace(task, at=at) for task in tasks}
+        return {t.name: replace(t, at=at) for t in tasks} | {t.name: replace(t, at=("target",)) for t in new}
 
     def _check_modalities(self, names: Sequence[str]) -> dict[Modality, ModalityInfo]:
         size = (self._sizes["size"], self._sizes["size"])

@@ -67,8 +67,9 @@ class TaskKind(ABC):
 
         Args:
             output: As the head gives it.
-            target: [B] (classes, int64), [B, num_outputs] (regression), [B, H, W] (segmentation int64, depth), [B, 3, H, W] (normals).
-            labelled: [B] bool. Pixels without a label are marked inside the target (NaN; class -1 in segmentation).
+            target: [B] (classes, int64), [B, num_outputs] (regression), [B, H, W] (maps of classes, int64; of numbers), [B, 3, H, W]
+                (normals).
+            labelled: [B] bool. Pixels without a label are marked inside the target (NaN; -1 among classes).
 
         Returns:
             Scalar, attached to the graph; exactly 0 with exactly zero gradient where nothing is labelled.

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from hydra import compose, initialize_config_dir
 
 from m3tl_cli.core.errors import ConfigError, DataError
 from m3tl_cli.data.scenes import Scenes, match_domains
+from m3tl_cli.experiment import Experiment
 
 SMALL: dict[str, Any] = {
     "num_scenes": 60,
@@ -64,7 +66,7 @@ def test_one_seed_is_one_store_on_any_number_of_threads(folder: Path, tmp_path: 
     other = _scenes(seed=23)
     assert torch.get_num_threads() == 3
     files = [sorted(s.pool("train").store.folder.glob("*.npy")) for s in (one, other)]
-    assert len(files[0]) == 9
+    assert len(files[0]) == 13
     for a, b in zip(*files, strict=True):
         assert a != b
         assert a.read_bytes() == b.read_bytes()
@@ -104,8 +106,9 @@ def test_a_batch_is_what_the_contract_says() -> None:
         "normals": (3, 3, 8, 8),
         "vehicle_count": (3,),
         "vehicle_distance": (3, 1),
+        **dict.fromkeys(("edges", "drivable", "height", "inverse_depth"), (3, 8, 8)),
     }
-    assert batch.targets["segmentation"].dtype == batch.targets["vehicle_count"].dtype == torch.int64
+    assert all(batch.targets[name].dtype == torch.int64 for name in ("segmentation", "vehicle_count", "edges", "drivable"))
     assert set(batch.geometry) == {"intrinsics", "lidar.position", "lidar.valid", "lidar.extrinsics"}
     assert data.modalities["lidar"].length == 8
     assert data.modalities["rgb"].size == data.modalities["lidar"].size == (16, 16)
@@ -125,18 +128,35 @@ def test_statistics_are_those_of_the_labelled_source_training_samples() -> None:
     data = _scenes()
     pool = data.pool("train")
     batch = pool.read(torch.arange(len(pool)))
-    for name in ("depth", "vehicle_distance"):
+    for name in ("depth", "vehicle_distance", "height", "inverse_depth"):
         values = batch.targets[name][batch.targets[name].isfinite()].double()
         assert data.tasks[name].mean == pytest.approx([values.mean().item()])
         assert data.tasks[name].std == pytest.approx([values.std(correction=0).item()])
-    assert data.tasks["segmentation"].mean == ()
+    assert data.tasks["segmentation"].mean == data.tasks["edges"].mean == ()
     assert {name: task.kind for name, task in data.tasks.items()} == {
         "segmentation": "segmentation",
         "depth": "depth",
         "normals": "normals",
         "vehicle_count": "multiclass",
         "vehicle_distance": "regression",
+        "edges": "binary_map",
+        "drivable": "binary_map",
+        "height": "regression_map",
+        "inverse_depth": "depth",
     }
+
+
+def test_tasks_of_the_target_stage_are_labelled_everywhere_and_trained_only_when_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    new = ("edges", "drivable", "height", "inverse_depth")
+    data = _scenes()
+    assert [name for name, task in data.tasks.items() if task.at == ("target",)] == list(new)
+    assert all(data.pool("test").labelled[name].all() for name in new)
+    monkeypatch.setattr(Scenes, "prepare", lambda *_: pytest.fail("the choice of tasks reads no data"))
+    with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
+        five, three = (compose("train", overrides=["tracking=off", *o]) for o in ([], ["tasks=[height,depth,edges]"]))
+    assert list(five.task) == list(data.tasks)
+    assert list(Experiment.from_config(five).tasks) == ["segmentation", "depth", "normals", "vehicle_count", "vehicle_distance"]
+    assert list(Experiment.from_config(three).tasks) == ["height", "depth", "edges"]
 
 
 def test_reading_before_preparing_is_refused() -> None:

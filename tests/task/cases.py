@@ -9,10 +9,12 @@ from torch import Tensor
 
 from m3tl_cli.core.contracts import Task, generator
 from m3tl_cli.task.base import TaskKind
+from m3tl_cli.task.binary_map import BinaryMap
 from m3tl_cli.task.depth import Depth
 from m3tl_cli.task.multiclass import Multiclass
 from m3tl_cli.task.normals import Normals
 from m3tl_cli.task.regression import Regression
+from m3tl_cli.task.regression_map import RegressionMap
 from m3tl_cli.task.segmentation import Segmentation
 
 SIZE = (3, 4)
@@ -20,6 +22,8 @@ COUNT = Task("count", "multiclass", num_outputs=4, dense=False, classes=("none",
 DISTANCE = Task("distance", "regression", num_outputs=2, dense=False, unit="m", mean=(20.0, -3.0), std=(8.0, 0.5))
 SURFACES = Task("surfaces", "segmentation", num_outputs=3, dense=True, size=SIZE, classes=("sky", "road", "vehicles"))
 DEPTH = Task("depth", "depth", num_outputs=1, dense=True, size=SIZE, unit="m", mean=(20.0,), std=(18.0,))
+OUTLINES = Task("outlines", "binary_map", num_outputs=1, dense=True, size=SIZE)
+HEIGHT = Task("height", "regression_map", num_outputs=1, dense=True, size=SIZE, unit="m", mean=(3.0,), std=(5.0,))
 NORMALS = Task("normals", "normals", num_outputs=3, dense=True, size=SIZE)
 
 
@@ -54,6 +58,22 @@ def make(name: str, num_samples: int = 6) -> Case:
         kind = Segmentation(task=SURFACES, label_smoothing=0.1)
         target = torch.randint(3, (num_samples, *SIZE), generator=random).masked_fill(holes, -1)
         return Case(kind, normal(num_samples, 3, *SIZE), target, labelled, "pixel_accuracy")
+    if name == "binary_map":
+        kind = BinaryMap(task=OUTLINES, pos_weight=3.0, threshold=0.4)
+        target = torch.zeros(num_samples, *SIZE, dtype=torch.int64)
+        # Positions with as many labels each and no two shares alike: only then is the order of the shares the best order.
+        rows = labelled.nonzero()[:, 0]
+        for place in range(SIZE[0] * SIZE[1]):
+            target.flatten(1)[rows[torch.randperm(len(rows), generator=random)[: 2 * place + 1]], place] = 1
+        lacking = rows[1 : 1 + SIZE[0] * SIZE[1]]
+        target.flatten(1)[lacking, torch.arange(len(lacking))] = -1
+        target[1] = 1_000_000
+        return Case(kind, normal(num_samples, 1, *SIZE), target, labelled, "average_precision")
+    if name.startswith("regression_map"):
+        kind = RegressionMap(task=HEIGHT, loss=name.removeprefix("regression_map_"), delta=0.7)  # type: ignore[arg-type]
+        target = (5 * normal(num_samples, *SIZE) + 3).masked_fill(holes, float("nan"))
+        target[1] = float("nan")
+        return Case(kind, normal(num_samples, 1, *SIZE), target, labelled, "mae")
     if name.startswith("regression"):
         kind = Regression(task=DISTANCE, loss=name.removeprefix("regression_"), delta=0.7)  # type: ignore[arg-type]
         target = normal(num_samples, 2) * torch.tensor(DISTANCE.std) + torch.tensor(DISTANCE.mean)
@@ -73,6 +93,7 @@ def make(name: str, num_samples: int = 6) -> Case:
 
 
 NAMES = (
-    *("multiclass", "segmentation", "normals"),
+    *("multiclass", "segmentation", "normals", "binary_map"),
+    *("regression_map_mse", "regression_map_l1", "regression_map_huber"),
     *("regression_mse", "regression_l1", "regression_huber", "depth_log_l1", "depth_log_mse", "depth_l1"),
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 from m3tl_cli.core.contracts import generator
 from tests.task.cases import NAMES, Case, make
 
-ONE_OF_EACH = ("multiclass", "segmentation", "normals", "regression_huber", "depth_log_l1")
+ONE_OF_EACH = ("multiclass", "segmentation", "normals", "regression_huber", "depth_log_l1", "binary_map", "regression_map_huber")
 
 
 @pytest.fixture(params=NAMES)
