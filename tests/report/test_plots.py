@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
 import sys
 from xml.etree import ElementTree
 
@@ -30,7 +31,15 @@ def test_every_logged_curve_has_its_plot() -> None:
     assert rmse.alt == "depth: validation rmse \u2193 [m] over steps: depth ends at 4; the trivial predictor is at 7.402."
     assert ">trivial</text>" in rmse.svg
     assert ">trivial</text>" not in made[0].svg
-    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_drawing_leaves_pyplot_and_its_global_state_alone() -> None:
+    code = (
+        "import sys; from m3tl_cli.report import plots; from m3tl_cli.report.read import Series;"
+        "assert plots.curves({'train/a/loss': Series((1, 2), (1.0, 2.0))}, ['a'], None);"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_without_results_there_is_no_trivial_level() -> None:
