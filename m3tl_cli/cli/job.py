@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -57,6 +58,7 @@ def task(cfg: DictConfig) -> float:
     # default network on 2 threads took 195 s with spinning and 9 s without.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _keep_freed_memory()
+    gc.enable()  # the program's start does without
     paths.add_own_code(*(s.path for s in hydra.runtime.config_sources if s.provider == "command-line"), hydra.runtime.cwd)
     with kept_true(folder, list(hydra.overrides.task), before.seconds if before else 0.0) as record:
         sources = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]
