@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -95,7 +95,3 @@ class TaskKind(ABC):
     @abstractmethod
     def draw(self, value: Tensor) -> Picture | str:
         """Show one decoded prediction or one target (without batch dimension): a picture for a dense task, words for a vector task."""
-
-    def describe(self) -> dict[str, Any]:
-        """Metric names with direction, unit and meaning, for tables and `m3tl show`."""
-        return {name: vars(info) for name, info in self.metrics.items()}
