@@ -179,6 +179,7 @@ class Episode:
     Args:
         uid: Unique within a run; seeds whatever is random inside the episode.
         tasks: Its tasks; N-way episodes hold tasks that exist for one episode only.
+        fresh: Tasks whose head is built inside this episode, from its support.
         weight: Factor of its query losses in the outer objective.
     """
 
@@ -186,6 +187,7 @@ class Episode:
     support: tuple[Part, ...]
     query: tuple[Part, ...]
     tasks: tuple[Task, ...]
+    fresh: frozenset[TaskName] = frozenset()
     weight: float = 1.0
 
     def to(self, device: torch.device) -> Episode:

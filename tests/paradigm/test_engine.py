@@ -46,7 +46,7 @@ def an_episode(size: int = 12, *, per_task: bool = False, tasks: Sequence[TaskNa
         parts = tuple(Part(pool.read(torch.arange(i * size, (i + 1) * size)), (t,)) for i, t in enumerate(tasks))
     else:
         parts = (Part(pool.read(torch.arange(size)), tuple(tasks)),)
-    return Episode(0, (), parts, tuple(regression(t) for t in tasks), weight)
+    return Episode(0, (), parts, tuple(regression(t) for t in tasks), weight=weight)
 
 
 def an_engine(model: MultiTaskModel, balancer: Balancer, **changes: object) -> Engine:
