@@ -7,42 +7,64 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
 import torch
+from filelock import FileLock
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from m3tl_cli.backbone.base import Backbone
 from m3tl_cli.balancing.base import Balancer
-from m3tl_cli.core.contracts import ModalityInfo, Signature, Task, TaskName, components
+from m3tl_cli.balancing.sum import Sum
+from m3tl_cli.core.contracts import Episode, Modality, ModalityInfo, Name, Pool, Signature, Task, TaskName, components, stable_seed
 from m3tl_cli.core.errors import ConfigError
 from m3tl_cli.core.events import Advanced, Emit, Event, Measured, Said, StageStarted, Wrote, silent
-from m3tl_cli.core.results import Cost, Results, write_text
+from m3tl_cli.core.folders import cache_folder
+from m3tl_cli.core.results import Cost, Results, Score, StageCost, TaskResult, write_text
+from m3tl_cli.core.weights import Loaded
 from m3tl_cli.data.base import Data
+from m3tl_cli.data.features import encoder_key, precompute
+from m3tl_cli.data.store import Store, StorePool
 from m3tl_cli.drawing import Gallery, draw_gallery
 from m3tl_cli.encoder.base import Encoder
+from m3tl_cli.episodes.base import EpisodeSampler
 from m3tl_cli.fusion.base import Fusion
+from m3tl_cli.head_init.base import HeadInit
 from m3tl_cli.heads.base import Head
+from m3tl_cli.inner.base import InnerLoop
 from m3tl_cli.model import MultiTaskModel
 from m3tl_cli.optimizer.base import OptimizerBuilder
-from m3tl_cli.paradigm.base import Paradigm
+from m3tl_cli.paradigm.base import Lengths, Paradigm, Stage
 from m3tl_cli.paradigm.engine import Engine
 from m3tl_cli.report import page
 from m3tl_cli.sampler.base import Sampler
 from m3tl_cli.scheduler.base import Scheduler
 from m3tl_cli.sharing.base import Sharing
+from m3tl_cli.target.adaptation import Adapter, Trial, handed_over
+from m3tl_cli.target.protocol import Outcome, Protocol, Reference
+from m3tl_cli.target.starts import Parts, evidence_of_sources, make_starts, probe_sources
 from m3tl_cli.task.base import TaskKind
 from m3tl_cli.tracking.base import Ending, RunInfo, Tracker
 from m3tl_cli.tracking.environment import environment
 from m3tl_cli.trainer import checkpoint
-from m3tl_cli.trainer.evaluation import evaluate, evaluate_constant, task_results, trivial_outputs
+from m3tl_cli.trainer.evaluation import (
+    MetricValues,
+    evaluate,
+    evaluate_adapted,
+    evaluate_constant,
+    known_task,
+    task_results,
+    trivial_outputs,
+)
 from m3tl_cli.trainer.journal import Journal
-from m3tl_cli.trainer.loop import LAST, Loop, Validation
+from m3tl_cli.trainer.loop import BEST, LAST, Loop, Validation
+from m3tl_cli.transfer.base import HandOver, Source
 
 Part = TypeVar("Part")
 
@@ -54,13 +76,17 @@ class Experiment:
     cfg: DictConfig
     data: Data
     tasks: dict[TaskName, Task]
+    new: dict[TaskName, Task]
     kinds: dict[TaskName, TaskKind]
     model: MultiTaskModel
     balancer: Balancer
     paradigm: Paradigm
+    inner: InnerLoop
+    source: Source
     optimizer: OptimizerBuilder
     scheduler: Scheduler
     loop: Loop
+    protocol: Protocol
 
     @staticmethod
     def from_config(cfg: DictConfig, prepare: Callable[[Data], object] = lambda _: None) -> Experiment:
@@ -75,32 +101,46 @@ class Experiment:
         """
         data = make(cfg.data, Data)
         prepare(data)
-        tasks = {name: _task(data, name) for name in cfg.tasks or [n for n in cfg.task if "source" in _task(data, n).at]}
-        kinds = {name: make(cfg.task[name], TaskKind, task=task) for name, task in tasks.items()}
+        before = _finished(cfg.start) if cfg.start else None
+        if before:
+            cfg = OmegaConf.create({**cfg, "task": {**before["config"]["task"], **cfg.task}})
+            learnt = [Task.from_json(entry["task"]) for entry in before["ledger"]["grown"]]
+            tasks = {t.name: replace(t, at=data.tasks[t.name].at if t.name in data.tasks else ()) for t in learnt}
+        else:
+            tasks = {name: _task(data, name) for name in cfg.tasks or [n for n in cfg.task if "source" in _task(data, n).at]}
+        only_later = [n for n in cfg.task if "source" not in _task(data, n).at and n not in tasks]
+        new = {name: _task(data, name) for name in (only_later if cfg.new_tasks is None else cfg.new_tasks)}
         paradigm = Paradigm(**cfg.paradigm)
-        fixed: dict[str, Any] = {"sharing": cfg.sharing, "balancing": cfg.balancing} | paradigm.fixed_parts()
-        model = MultiTaskModel(
-            encoders={m: _encoder(cfg.encoder, info) for m, info in data.modalities.items()},
-            fusion=lambda inputs: make(cfg.fusion, Fusion, inputs=inputs),
-            backbone=lambda inputs: make(cfg.backbone, Backbone, inputs=inputs),
-            sharing=lambda num_stages: make(fixed["sharing"], Sharing, num_stages=num_stages),
-            head=lambda task, inputs: _head(cfg.heads, task, inputs),
-            seed=cfg.seed,
-        )
-        model.start(tuple(tasks.values()))
-        balancer = make(fixed["balancing"], Balancer, seed=cfg.seed)
+        model = _model(cfg, data, paradigm)
+        if before:
+            model.replay(before["ledger"])
+        else:
+            model.start(tuple(tasks.values()))
         return Experiment(
             cfg=cfg,
             data=data,
             tasks=tasks,
-            kinds=kinds,
+            new=new,
+            kinds={name: _kind(cfg, task) for name, task in tasks.items()},
             model=model,
-            balancer=balancer,
+            balancer=_balancer(cfg, paradigm),
             paradigm=paradigm,
+            inner=make(cfg.inner, InnerLoop),
+            source=make(cfg.transfer.source, Source),
             optimizer=make(cfg.optimizer, OptimizerBuilder),
             scheduler=make(cfg.scheduler, Scheduler),
             loop=make(cfg.trainer, Loop),
+            protocol=make(cfg.target, Protocol),
         )
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """Stages by name, in order."""
+        loop = self.loop
+        warm_up = round(loop.warm_up * loop.updates)
+        lengths = Lengths(self.source.updates, warm_up, loop.updates, self.protocol.steps[-1])
+        found = self.paradigm.stages(tuple(self.tasks), tuple(self.new), self.data.blocks, lengths)
+        return {stage.name: stage for stage in found}
 
 
 def run(
@@ -177,62 +217,485 @@ def _run(cfg: DictConfig, plain: Mapping[str, Any], folder: Path, emit: Emit, re
 
     parts = Experiment.from_config(cfg, prepare)
     seconds_prepare = time.perf_counter() - begun if made else 0.0
-    data, model, kinds, loop = parts.data, parts.model, parts.kinds, parts.loop
-    size = loop.eval_batch_size
+    model, loop, stages = parts.model, parts.loop, parts.stages
     model.to(loop.runtime.device)
-    train, validate, test = (data.pool(split) for split in ("train", "val", "test"))
-    trivial = trivial_outputs(kinds, train, size)
-    sampler = make(cfg.sampler, Sampler, pool=train, tasks=tuple(parts.tasks.values()), seed=cfg.seed)
-    trainable = frozenset().union(*(model.reads(t) for t in parts.tasks))
-    engine = Engine(model=model, kinds=kinds, balancer=parts.balancer, trainable=trainable, autocast=loop.runtime.autocast)
-    stages = parts.paradigm.stages(tuple(parts.tasks), loop.updates)
+    costs = []
+    load: Callable[[MultiTaskModel], Loaded] | None = None
+    handed: frozenset[Name] = frozenset()
+    if parts.paradigm.pretrain:
+        load, cost = pretrained(parts, emit)
+        costs += [cost] if cost else []
+        loaded = load(model)
+        emit(Said(f"encoders: {loaded}"))
+        fresh = frozenset(model.params()) - frozenset(loaded.loaded)
+        make(cfg.transfer.handover, HandOver).prepare(model, frozenset(model.params()) - fresh, cfg.seed)
+        handed = frozenset(model.params()) - fresh
+    else:
+        emit(StageStarted("pretrain", 0, (), stages["pretrain"].skipped))
     from_weights = (note for module in model.modules() if isinstance(module, Encoder) for note in module.notes)
     for note in dict.fromkeys((*parts.paradigm.notes(), *from_weights)):
         emit(Said(note))
-    counters = loop.fit(
-        stages[0],
-        model=model,
-        kinds=kinds,
-        engine=engine,
-        balancer=parts.balancer,
-        sampler=sampler,
-        optimizer=parts.optimizer,
-        scheduler=parts.scheduler,
-        validation=Validation(validate, trivial),
-        folder=folder,
-        seed=cfg.seed,
-        emit=emit,
-        resume=resume,
-        about={"config": plain, "ledger": model.ledger()},
-    )
-    emit(StageStarted(stages[1].name, 0, stages[1].tasks))
-    started = time.perf_counter()
-    values = evaluate(model, kinds, test, loop.runtime, size, advanced=lambda n, total: emit(Advanced("evaluate", n, total, "sample")))
-    constant = evaluate_constant(kinds, trivial, test, size)
-    emit(Measured(counters.updates, {f"test/{t}/{m}": v for t, found in values.items() for m, v in found.items()}))
+    source = SourceStage(parts, plain, folder, emit, handed)
+    if cfg.start:
+        source.take(Path(cfg.start))
+    else:
+        costs += source.run(resume)
+    first = sum(c.updates for c in costs if c.stage != "pretrain")
+    blocks: dict[str, dict[TaskName, TaskResult]] = {}
+    outcome = Outcome({}, [], [], {})
+    sources: dict[TaskName, dict[TaskName, float]] = {}
+    notes = list(parts.paradigm.notes())
+    if stages["adapt"].skipped:
+        emit(StageStarted("adapt", 0, stages["adapt"].tasks, stages["adapt"].skipped))
+    else:
+        emit(StageStarted("adapt", 0, stages["adapt"].tasks))
+        target = TargetStage(parts, source.inner, load, folder, emit)
+        outcome = target.run()
+        sources, more = target.sources, target.notes
+        notes += more
+        costs.append(target.cost)
+    emit(StageStarted("evaluate", 0, stages["evaluate"].tasks))
+    if not cfg.start:
+        blocks, evaluating = source.evaluate()
+        costs.append(evaluating)
+    blocks |= outcome.blocks
+    emit(Measured(first, {f"test/{b}/{t}/{m}" if b != "a" else f"test/{t}/{m}": s.value for b, t, m, s in _scores(blocks)}))
+    trainable = source.freedom.names
     results = Results(
         paradigm=plain["paradigm"]["name"],
         seed=cfg.seed,
         tasks=tuple(parts.tasks),
-        blocks={"a": task_results(kinds, values, constant)},
+        blocks=blocks,
         cost=Cost(
             parameters=sum(p.numel() for p in model.params().values()),
             trainable=sum(p.numel() for n, p in model.params().items() if n in trainable),
             networks=len(components(model, tuple(parts.tasks))),
-            updates=counters.updates,
-            samples=counters.samples,
-            forward=engine.passes.forward,
-            backward=engine.passes.backward,
-            seconds=counters.seconds + time.perf_counter() - started,
+            updates=first,
+            samples=sum(c.samples for c in costs),
+            forward=sum(c.forward for c in costs),
+            backward=sum(c.backward for c in costs),
+            seconds=sum(c.seconds for c in costs if not c.cached),
             seconds_prepare=seconds_prepare,
             peak_memory=loop.runtime.peak_memory(),
+            labels=source.labels,
         ),
-        notes=parts.paradigm.notes(),
+        notes=tuple(notes),
+        curves=tuple(outcome.curves),
+        baselines=outcome.baselines,
+        choices=tuple(outcome.choices),
+        stages=tuple(costs),
+        sources=sources,
     )
     results.write(folder / "results.json")
-    if loop.num_pictures:
+    if loop.num_pictures and source.pooled:
         _gallery(parts, "test", loop.num_pictures, predict=True).write(folder)
     return results
+
+
+def _scores(blocks: Mapping[str, Mapping[TaskName, TaskResult]]) -> Iterator[tuple[str, TaskName, str, Score]]:
+    for block, tasks in blocks.items():
+        for task, result in tasks.items():
+            for metric, score in result.scores.items():
+                yield block, task, metric, score
+
+
+def pretrained(parts: Experiment, emit: Emit) -> tuple[Callable[[MultiTaskModel], Loaded], StageCost | None]:
+    """Pretrained encoders: read from elsewhere, or trained here once and kept in the cache.
+
+    Returns:
+        What gives them to a model, and what making them cost; None where they were made elsewhere.
+    """
+    cfg, source, stage = parts.cfg, parts.source, parts.stages["pretrain"]
+    if not source.updates:
+        emit(StageStarted("pretrain", 0, (), stage.skipped))
+        return source.load, None
+    data = parts.data
+    data.prepare(lambda what, done, total: emit(Advanced(what, done, total, "sample")), pretrain=True)
+    names = source.choose(tuple(data.tasks.values()))
+    nodes = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in PRETRAINING}
+    content = {**nodes, "tasks": [OmegaConf.to_container(cfg.task[n], resolve=True) for n in names], "seed": cfg.seed}
+    folder = cache_folder() / "encoders" / source.key(content)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Processes that want the same encoders wait for the first one, which makes them.
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        finished = folder / "cost.json"
+        if finished.is_file():
+            cost = StageCost(**json.loads(finished.read_text()) | {"cached": True})
+            emit(StageStarted("pretrain", 0, names, f"these encoders were trained before, in {cost.seconds:.0f} s"))
+        else:
+            cost = _pretrain(parts, names, folder, emit)
+            write_text(finished, json.dumps(vars(cost)))
+        state = checkpoint.load(folder / BEST)["model"]
+    tensors = {n: t for n, t in state.items() if n.startswith("encoder.")}
+    return lambda model: source.load(model, tensors), cost
+
+
+PRETRAINING = ("data", "encoder", "fusion", "backbone", "heads", "sampler", "optimizer", "scheduler", "trainer")
+"""Nodes of the config that decide what pretrained encoders are."""
+
+
+def _pretrain(parts: Experiment, names: Sequence[TaskName], folder: Path, emit: Emit) -> StageCost:
+    cfg, data, loop = parts.cfg, parts.data, parts.loop
+    train, validate = data.pool("train", "pretrain"), data.pool("val", "pretrain")
+    tasks = {n: known_task(_kind(cfg, _task(data, n)), train, loop.eval_batch_size) for n in names}
+    kinds = {n: _kind(cfg, task) for n, task in tasks.items()}
+    together = Paradigm("pretraining", pretrain=False, joint=True, bilevel=False, handover=False)
+    model = _model(cfg, data, together)
+    model.start(tuple(tasks.values()))
+    model.to(loop.runtime.device)
+    balancer = Sum()
+    names_read = frozenset().union(*(model.reads(n) for n in names))
+    engine = Engine(model=model, kinds=kinds, balancer=balancer, trainable=names_read, autocast=loop.runtime.autocast)
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Measured):
+            values = {k.replace("train/", "pretrain/", 1): v for k, v in event.values.items() if k.startswith("train/")}
+            emit(Measured(event.step, values))
+        elif not isinstance(event, Wrote):
+            emit(event)
+
+    counters = loop.fit(
+        replace(parts.stages["pretrain"], tasks=tuple(names)),
+        model=model,
+        kinds=kinds,
+        engine=engine,
+        balancer=balancer,
+        sampler=make(cfg.sampler, Sampler, pool=train, tasks=tuple(tasks.values()), seed=cfg.seed),
+        optimizer=parts.optimizer,
+        scheduler=parts.scheduler,
+        validation=Validation(validate, trivial_outputs(kinds, train, loop.eval_batch_size)),
+        folder=folder,
+        seed=cfg.seed,
+        emit=tell,
+        resume=True,
+    )
+    passes = engine.passes
+    return StageCost("pretrain", counters.updates, counters.samples, passes.forward, passes.backward, counters.seconds)
+
+
+class SourceStage:
+    """Warm-up and training on the source, and what they reach there.
+
+    Args:
+        parts: Of the run.
+        plain: Config as plain types, for checkpoints.
+        folder: Run folder.
+        emit: Told what happens.
+        handed: Names of the model that were learnt before.
+    """
+
+    def __init__(self, parts: Experiment, plain: Mapping[str, Any], folder: Path, emit: Emit, handed: frozenset[Name]) -> None:
+        self.parts, self.plain, self.folder, self.emit = parts, plain, folder, emit
+        self.inner, self.size = parts.inner, parts.loop.eval_batch_size
+        self.train: Pool
+        self.val: Pool
+        self.test: Pool
+        self.train, self.val, self.test = (parts.data.pool(split) for split in ("train", "val", "test"))
+        self.pooled = {n: k for n, k in parts.kinds.items() if n in self.train.labelled}
+        self.trivial = trivial_outputs(self.pooled, self.train, self.size)
+        names = frozenset().union(*(parts.model.reads(t) for t in parts.tasks))
+        handover = make(parts.cfg.transfer.handover, HandOver)
+        self.freedom = handed_over(handover, parts.model, names, handed, parts.stages["train"].updates)
+        self._store_frozen()
+        self.labels = sum(int(self.train.labelled[n].sum()) for n in self.pooled)
+
+    def run(self, resume: bool) -> list[StageCost]:
+        """Train; a stage that an earlier part of this run finished is not repeated."""
+        parts = self.parts
+        costs: list[StageCost] = []
+        before = checkpoint.about(self.folder / LAST) if resume else {}
+        for name in ("warm_up", "train"):
+            stage = parts.stages[name]
+            known = [StageCost(**c) for c in before.get("stages", ()) if c["stage"] == name]
+            if known:
+                costs += known
+            elif stage.skipped:
+                if parts.paradigm.bilevel:
+                    self.emit(StageStarted(name, 0, stage.tasks, stage.skipped))
+            else:
+                costs.append(self._fit(stage, costs, resume))
+        return costs
+
+    def _store_frozen(self) -> None:
+        """Compute the outputs of encoders that no step of this stage moves once, and read them from now on."""
+        parts = self.parts
+        moving = self.freedom.names | frozenset(n for n in parts.model.params() if self.inner.adapts(n) and parts.paradigm.bilevel)
+        pools = [self.train, self.val, self.test]
+        encode: dict[Modality, Callable[[Tensor], Tensor]] = {}
+        keys: dict[Modality, str] = {}
+        for modality, info in parts.data.modalities.items():
+            nets = parts.model.encoders(modality)
+            config = OmegaConf.to_container(_encoder_node(parts.cfg.encoder, info), resolve=True)
+            assert isinstance(config, dict)
+            about = {str(k): v for k, v in config.items()}
+            names = {f"encoder.{column}.{modality}." for column in nets}
+            same = {encoder_key(net.state_dict(), about) for net in nets.values()}
+            if len(same) == 1 and not any(n.startswith(tuple(names)) for n in moving):
+                net = next(iter(nets.values())).eval()
+                encode[modality] = lambda x, net=net: net(x.to(parts.loop.runtime.device))  # type: ignore[misc]
+                keys[modality] = Store.key(samples=[p.store.folder.name for p in pools if isinstance(p, StorePool)], encoder=same.pop())
+        if encode and all(isinstance(p, StorePool) for p in pools):
+            self.emit(Said(f"frozen encoders run once: {', '.join(encode)}"))
+            progress = lambda what, done, total: self.emit(Advanced(what, done, total, "sample"))  # noqa: E731
+            self.train, self.val, self.test = precompute(pools, encode, keys, batch_size=self.size, progress=progress)
+
+    def take(self, run: Path) -> None:
+        """Take what a finished run learnt instead of training."""
+        state = checkpoint.load(run / BEST)["model"]
+        params = self.engine().params()
+        lacking = [n for n in self.parts.model.params() if n not in state]
+        if lacking:
+            raise ConfigError(
+                f"the run's network must be the one that this config makes; found no `{lacking[0]}` in it",
+                hint="leave encoder, fusion, backbone, sharing and transfer as they were",
+                place="start",
+            )
+        with torch.no_grad():
+            for name, value in state.items():
+                if name in params:
+                    params[name].copy_(value)
+        self.emit(Said(f"took the network of {run}, {len(self.parts.tasks)} tasks"))
+
+    def _fit(self, stage: Stage, before: Sequence[StageCost], resume: bool) -> StageCost:
+        parts, cfg = self.parts, self.parts.cfg
+        tasks = tuple(parts.tasks.values())
+        engine = self.engine() if stage.episodes else self._engine(None)
+        freedom = self.freedom
+        if stage.episodes:
+            learned = frozenset(engine.params()) - frozenset(parts.model.params())
+            base = freedom
+            freedom = replace(
+                base,
+                names=base.names | learned,
+                trainable=None if base.trainable is None else lambda step: base.at(step) | learned,
+                rate=lambda n: self.inner.rate_factor if n in learned else base.rate(n),
+            )
+            engine.trainable = freedom.names
+            sampler: Any = make(cfg.episodes, EpisodeSampler, pool=self.train, tasks=tasks, seed=cfg.seed, single=parts.paradigm.single)
+        else:
+            sampler = make(cfg.sampler, Sampler, pool=self.train, tasks=tasks, seed=cfg.seed)
+        counters = parts.loop.fit(
+            stage,
+            model=parts.model,
+            kinds=parts.kinds,
+            engine=engine,
+            balancer=parts.balancer,
+            sampler=sampler,
+            optimizer=parts.optimizer,
+            scheduler=parts.scheduler,
+            validation=self._validation(stage, engine),
+            folder=self.folder,
+            seed=cfg.seed,
+            emit=self.emit,
+            resume=resume,
+            about={"config": self.plain, "ledger": parts.model.ledger(), "stages": [vars(c) for c in before]},
+            freedom=freedom,
+            first=sum(c.updates for c in before),
+        )
+        passes = engine.passes
+        return StageCost(stage.name, counters.updates, counters.samples, passes.forward, passes.backward, counters.seconds)
+
+    def engine(self) -> Engine:
+        """An engine that adapts in an inner loop."""
+        return self._engine(self.inner)
+
+    def _engine(self, inner: InnerLoop | None) -> Engine:
+        parts = self.parts
+        return Engine(
+            model=parts.model,
+            kinds=parts.kinds,
+            balancer=parts.balancer,
+            trainable=self.freedom.names,
+            inner=inner,
+            head_init=make(parts.cfg.head_init, HeadInit),
+            donors=tuple(parts.tasks),
+            autocast=parts.loop.runtime.autocast,
+            emit=self.emit,
+        )
+
+    def _validation(self, stage: Stage, engine: Engine) -> Validation | None:
+        if not self.pooled:
+            return None
+        if not stage.episodes:
+            return Validation(self.val, self.trivial)
+        return Validation(self.val, self.trivial, lambda kinds, advance: self._adapted(engine, kinds, self.val, advance))
+
+    def _adapted(self, engine: Engine, kinds: Mapping[TaskName, TaskKind], pool: Pool, advance: Callable[[int, int], None]) -> MetricValues:
+        return evaluate_adapted(
+            engine,
+            kinds,
+            support=self.train,
+            query=pool,
+            runtime=self.parts.loop.runtime,
+            size=self.size,
+            num_shots=self.parts.cfg.episodes.num_shots,
+            single=self.parts.paradigm.single,
+            seed=self.parts.cfg.seed,
+            advanced=advance,
+        )
+
+    def evaluate(self) -> tuple[dict[str, dict[TaskName, TaskResult]], StageCost]:
+        """Block a, and where episodes were trained on its zero-step scores beside."""
+        begun = time.perf_counter()
+        if not self.pooled:
+            return {}, StageCost("evaluate", 0, 0, 0, 0, 0.0)
+        parts, runtime = self.parts, self.parts.loop.runtime
+
+        def advance(n: int, total: int) -> None:
+            self.emit(Advanced("evaluate", n, total, "sample"))
+
+        constant = evaluate_constant(self.pooled, self.trivial, self.test, self.size)
+        plain = evaluate(parts.model, self.pooled, self.test, runtime, self.size, advanced=advance)
+        blocks = {"a": task_results(self.pooled, plain, constant)}
+        if parts.stages["train"].episodes:
+            adapted = self._adapted(self.engine(), self.pooled, self.test, advance)
+            blocks = {"a": task_results(self.pooled, adapted, constant), "a@0": blocks["a"]}
+        return blocks, StageCost("evaluate", 0, 0, 0, 0, time.perf_counter() - begun)
+
+
+class TargetStage:
+    """Adaptation at the target: the run's own and that of its baselines.
+
+    Args:
+        parts: Of the run; the model is trained.
+        inner: As trained.
+        load: Gives a model pretrained encoders; None where there are none.
+        folder: Run folder.
+        emit: Told what happens.
+    """
+
+    def __init__(
+        self, parts: Experiment, inner: InnerLoop, load: Callable[[MultiTaskModel], Loaded] | None, folder: Path, emit: Emit
+    ) -> None:
+        self.parts, self.folder, self.emit = parts, folder, emit
+        cfg, loop, self.size = parts.cfg, parts.loop, parts.loop.eval_batch_size
+        self.sources: dict[TaskName, dict[TaskName, float]] = {}
+        self.notes: list[str] = []
+        self.cost = StageCost("adapt", 0, 0, 0, 0, 0.0)
+        at_target = {n: t for n, t in (parts.tasks | parts.new).items() if "target" in t.at}
+        self.seen = tuple(t for n, t in at_target.items() if n in parts.tasks)
+        self.new = tuple(t for n, t in at_target.items() if n in parts.new)
+        self.device = loop.runtime.device
+
+        def scratch(tasks: Sequence[Task], pretrained: bool) -> MultiTaskModel:
+            model = _model(cfg, parts.data, parts.paradigm, seed=stable_seed(cfg.seed, "target"))
+            model.start(tuple(tasks))
+            model.to(self.device)
+            if pretrained and load is not None:
+                load(model)
+            return model
+
+        self.starts = Parts(
+            paradigm=parts.paradigm,
+            trained=parts.model,
+            scratch=scratch,
+            seen=self.seen,
+            new=self.new,
+            inner=inner,
+            fresh_inner=lambda: make(cfg.inner, InnerLoop),
+            handover=lambda: make(cfg.transfer.handover, HandOver),
+            seed=cfg.seed,
+            head_init=make(cfg.head_init, HeadInit),
+            probe=make(cfg.probe, HeadInit),
+            fresh=frozenset(parts.tasks) if parts.paradigm.bilevel and cfg.episodes.fresh == 1 else frozenset(),
+        )
+        self.adapter = Adapter(
+            kind=lambda task: _kind(cfg, task),
+            balancer=lambda: _balancer(cfg, parts.paradigm),
+            runtime=loop.runtime,
+            steps=parts.protocol.steps,
+            batch_size=parts.protocol.batch_size,
+            clip=loop.clip,
+            seed=cfg.seed,
+        )
+
+    def run(self) -> Outcome:
+        """Everything that the protocol asks."""
+        begun = time.perf_counter()
+        parts, protocol = self.parts, self.parts.protocol
+        references = {at: self._reference(at) for at in ("source", "validation", "target") if parts.data.blocks.get(at)}
+        trials = self._trials()
+        columns = self._columns(trials[0], references) if parts.paradigm.separate and parts.paradigm.handover else {}
+        starts = make_starts(self.starts, protocol, columns)
+        outcome = protocol.run(
+            starts,
+            trials,
+            self.adapter,
+            draw=self._draw,
+            references=references,
+            record=self.folder / "adaptations.jsonl",
+            emit=self.emit,
+        )
+        passes, adapter = self.adapter.passes, self.adapter
+        seconds = time.perf_counter() - begun
+        self.cost = StageCost("adapt", adapter.updates, adapter.samples, passes.forward, passes.backward, seconds)
+        return outcome
+
+    def _trials(self) -> list[Trial]:
+        cfg, protocol = self.parts.cfg, self.parts.protocol
+        name = str(cfg.optimizer["_target_"]).rpartition(".")[2]
+        trials = [Trial(f"{name} {lr:g}", make(OmegaConf.merge(cfg.optimizer, {"lr": lr}), OptimizerBuilder)) for lr in protocol.lrs]
+        return trials + ([Trial("inner loop", None)] if protocol.inner or not trials else [])
+
+    def _draw(self, at: str, tasks: Sequence[Task], num_shots: int, number: int) -> Sequence[Episode]:
+        protocol, cfg = self.parts.protocol, self.parts.cfg
+        block: Any = at
+        return self.parts.data.episodes(
+            block, tasks, num_shots=num_shots, num_query=protocol.num_query, number=number, per_class=protocol.per_class, seed=cfg.seed
+        )
+
+    def _reference(self, at: Any) -> Reference:
+        cfg = self.parts.cfg
+        pool = self.parts.data.pool("train", at)
+        kinds: dict[TaskName, TaskKind] = {}
+        outputs: dict[TaskName, Tensor] = {}
+        for task in (*self.seen, *self.new):
+            if task.name in pool.labelled:
+                kinds[task.name] = _kind(cfg, known_task(_kind(cfg, task), pool, self.size))
+                outputs |= trivial_outputs({task.name: kinds[task.name]}, pool, self.size)
+            else:
+                # A task that exists inside episodes alone: the constant is fitted on the support of some.
+                kinds[task.name] = _kind(cfg, task)
+                shots = self.parts.protocol.num_shots[0]
+                support = [p.batch for e in self._draw(at, [task], shots, self.parts.protocol.num_episodes) for p in e.support]
+                targets = torch.cat([b.targets[task.name] for b in support])
+                outputs[task.name] = kinds[task.name].trivial(targets, torch.cat([b.labelled[task.name] for b in support]))
+        return Reference(kinds, outputs)
+
+    def _columns(self, trial: Trial, references: Mapping[str, Reference]) -> dict[TaskName, TaskName]:
+        """Whose network each new task starts from."""
+        asked = self.parts.cfg.transfer.source_task
+        if asked != "auto":
+            if asked not in self.parts.tasks:
+                found = ", ".join(self.parts.tasks)
+                raise ConfigError(f"`source_task` must be auto or a trained task ({found}); found `{asked}`", place="transfer.source_task")
+            return {t.name: asked for t in self.new}
+        if not self.new:
+            return {}
+        at = "validation" if "validation" in references else "target"
+        shots = self.parts.protocol.num_shots[-1]
+        episodes = [e.to(self.device) for e in self._draw(at, self.new, shots, max(1, self.parts.protocol.num_validation))]
+        self.sources = probe_sources(self.starts, self.adapter, trial, episodes, references[at])
+        evidence: dict[TaskName, dict[TaskName, float]] = {}
+        if shots >= FEWEST_FOR_LOGME:
+            support = [e.to(self.device) for e in self._draw("target", self.new, shots, self.parts.protocol.num_episodes)]
+            evidence = evidence_of_sources(self.starts, support)
+        chosen = {}
+        for task, scores in self.sources.items():
+            judge = evidence.get(task, scores)
+            chosen[task] = max(judge, key=lambda s: judge[s])
+            by = f"LogME on {shots} shots of the target" if task in evidence else f"a closed-form head on each at {at}"
+            oracle, mean = max(scores.values()), sum(scores.values()) / len(scores)
+            self.notes.append(
+                f"{task} starts from {chosen[task]}'s network, best by {by}; "
+                f"probe there: {scores[chosen[task]]:.3f}, mean over sources {mean:.3f}, best {oracle:.3f}"
+            )
+            self.emit(Said(self.notes[-1]))
+        return chosen
+
+
+FEWEST_FOR_LOGME = 5
+"""Shots below which evidence says too little: the choice is then made on meta-validation."""
 
 
 def describe(cfg: DictConfig) -> dict[str, Any]:
@@ -244,9 +707,8 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
         module = ".".join(name.split(".")[:2]) if not name.startswith("encoder.") else ".".join(name.split(".")[:3])
         row = modules.setdefault(module, {"module": module, "parameters": 0, "tasks": [t for t in tasks if name in parts.model.reads(t)]})
         row["parameters"] += param.numel()
-    stages = parts.paradigm.stages(tasks, parts.loop.updates)
     return {
-        "stages": [vars(s) | {"tasks": list(s.tasks)} for s in stages],
+        "stages": [vars(s) | {"tasks": list(s.tasks)} for s in parts.stages.values()],
         "modules": list(modules.values()),
         "networks": len(components(parts.model, tasks)),
         "notes": list(parts.paradigm.notes()),
@@ -272,7 +734,7 @@ def _gallery(parts: Experiment, split: Any, num: int, *, predict: bool) -> Galle
     return draw_gallery(batch, parts.data.modalities, parts.kinds, parts.data.domains, outputs)
 
 
-def make(node: DictConfig | Mapping[str, Any], kind: type[Part], **runtime: Any) -> Part:
+def make(node: Any, kind: type[Part], **runtime: Any) -> Part:
     """Make the part that a config node names.
 
     Args:
@@ -293,17 +755,50 @@ def make(node: DictConfig | Mapping[str, Any], kind: type[Part], **runtime: Any)
     return part
 
 
+def _model(cfg: DictConfig, data: Data, paradigm: Paradigm, seed: int | None = None) -> MultiTaskModel:
+    """A model without tasks."""
+    sharing = paradigm.fixed_parts().get("sharing", cfg.sharing)
+    return MultiTaskModel(
+        encoders={m: _encoder(cfg.encoder, info) for m, info in data.modalities.items()},
+        fusion=lambda inputs: make(cfg.fusion, Fusion, inputs=inputs),
+        backbone=lambda inputs: make(cfg.backbone, Backbone, inputs=inputs),
+        sharing=lambda num_stages: make(sharing, Sharing, num_stages=num_stages),
+        head=lambda task, inputs: _head(cfg.heads, task, inputs),
+        seed=cfg.seed if seed is None else seed,
+    )
+
+
+def _kind(cfg: DictConfig, task: Task) -> TaskKind:
+    return make(cfg.task[task.name], TaskKind, task=task)
+
+
+def _balancer(cfg: DictConfig, paradigm: Paradigm) -> Balancer:
+    return make(paradigm.fixed_parts().get("balancing", cfg.balancing), Balancer, seed=cfg.seed)
+
+
+def _finished(run: str) -> dict[str, Any]:
+    path = Path(run) / BEST
+    if not path.is_file():
+        raise ConfigError(f"must be the folder of a finished run; found no {BEST} in it", place="start")
+    return checkpoint.about(path)
+
+
 def _task(data: Data, name: TaskName) -> Task:
     if name not in data.tasks:
         raise ConfigError(f"must be among the data's tasks ({', '.join(data.tasks)}); found `{name}`", place="tasks")
     return data.tasks[name]
 
 
-def _encoder(nodes: DictConfig, info: ModalityInfo) -> Callable[[], Encoder]:
+def _encoder_node(nodes: DictConfig, info: ModalityInfo) -> Any:
     # A node named after the modality wins over its kind's.
     node = nodes.get(info.name) or nodes.get(info.kind)
     if node is None:
         raise ConfigError(f"must have a node for modality `{info.name}` or its kind `{info.kind}`; found {list(nodes)}", place="encoder")
+    return node
+
+
+def _encoder(nodes: DictConfig, info: ModalityInfo) -> Callable[[], Encoder]:
+    node = _encoder_node(nodes, info)
     return lambda: make(node, Encoder, modality=info)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
@@ -97,26 +98,27 @@ class MultiTaskModel(nn.Module):
         before = set(self._phi)
         beside = next(iter(self._phi.values()), torch.empty(()))
         column, start = self.sharing.backbone_column(task.name), self.sharing.input_column(task.name)
+        # A copy of the modules, not of their values: a hand-over may have wrapped them.
         if start not in self.fusion:
-            self.encoder[start] = nn.ModuleDict(
-                {m: self._seeded(f"encoder.{start}.{m}", make) for m, make in self._make_encoder.items()},
-            )
-            self.fusion[start] = self._seeded(f"fusion.{start}", lambda: self._make_fusion(self._signatures))
             if like is not None:
                 source = self.sharing.input_column(like)
-                self.encoder[start].load_state_dict(self.encoder[source].state_dict())
-                self.fusion[start].load_state_dict(self.fusion[source].state_dict())
+                self.encoder[start], self.fusion[start] = copy.deepcopy(self.encoder[source]), copy.deepcopy(self.fusion[source])
+            else:
+                self.encoder[start] = nn.ModuleDict(
+                    {m: self._seeded(f"encoder.{start}.{m}", make) for m, make in self._make_encoder.items()},
+                )
+                self.fusion[start] = self._seeded(f"fusion.{start}", lambda: self._make_fusion(self._signatures))
         if column not in self.backbone:
-            self.backbone[column] = self._seeded(f"backbone.{column}", lambda: self._make_backbone(self._fused))
             if like is not None:
-                self.backbone[column].load_state_dict(self.backbone[self.sharing.backbone_column(like)].state_dict())
+                self.backbone[column] = copy.deepcopy(self.backbone[self.sharing.backbone_column(like)])
+            else:
+                self.backbone[column] = self._seeded(f"backbone.{column}", lambda: self._make_backbone(self._fused))
         self.sharing.grow(task.name, like)
         self.head[task.name] = self._seeded(f"head.{task.name}", lambda: self._make_head(task, self._out))
         self._tasks[task.name] = task
         self._likes.append(like)
         self.to(beside.device, beside.dtype)
-        self._phi = dict(self.named_parameters())
-        self._reads = {}
+        self.refresh()
         return frozenset(set(self._phi) - before)
 
     def params(self) -> dict[Name, Tensor]:
@@ -129,8 +131,19 @@ class MultiTaskModel(nn.Module):
             return self(batch, tasks)
         return functional_call(self, {n: p for n, p in params.items() if n in self._phi}, (batch, tasks))
 
-    def forward(self, batch: Batch, tasks: Sequence[TaskName]) -> dict[TaskName, Tensor]:
-        """Run only what `tasks` need."""
+    def head_features(self, params: Params, batch: Batch, task: TaskName) -> Tensor:
+        """Rows [N, D] that the last layer of the task's head reads with `params`: one per sample, or per cell of a dense task's map."""
+        own = {n: p for n, p in params.items() if n in self._phi}
+        return functional_call(self, own, (batch, (task,)), {"last": False})[task]
+
+    def forward(self, batch: Batch, tasks: Sequence[TaskName], *, last: bool = True) -> dict[TaskName, Tensor]:
+        """Run only what `tasks` need.
+
+        Args:
+            batch: Samples.
+            tasks: Whose outputs are wanted.
+            last: Whether the last layers of the heads run; without, their inputs are returned.
+        """
         everything = tuple(self.tasks)
         needed = tuple(dict.fromkeys(t for task in tasks for t in self.sharing.needs(task, everything)))
         starts = {self.sharing.backbone_column(t): self.sharing.input_column(t) for t in needed}
@@ -138,7 +151,9 @@ class MultiTaskModel(nn.Module):
         features: Mapping[Column, Tensor] = {column: fused[start] for column, start in starts.items()}
         for i in range(self._num_stages):
             features = self.sharing.mix(i, {column: self._stage(column, i)(x) for column, x in features.items()})
-        return {t: self.head[t](features[self.sharing.backbone_column(t)]) for t in tasks}
+        heads = {t: cast(Head, self.head[t]) for t in tasks}
+        inputs = {t: features[self.sharing.backbone_column(t)] for t in tasks}
+        return {t: head(inputs[t]) if last else head.features(inputs[t]) for t, head in heads.items()}
 
     def reads(self, task: TaskName) -> frozenset[Name]:
         """Names that the task's output depends on."""
@@ -151,6 +166,25 @@ class MultiTaskModel(nn.Module):
             own = {f"sharing.{name}" for name in self.sharing.reads(task, everything)}
             self._reads[task] = frozenset(n for n in self._phi if n in own or n.startswith(tuple(prefixes)))
         return self._reads[task]
+
+    def refresh(self) -> None:
+        """Read the parameters' names again, after modules were wrapped or added."""
+        self._phi = dict(self.named_parameters())
+        self._reads = {}
+
+    def encoders(self, modality: Modality) -> dict[Column, Encoder]:
+        """The encoder of a modality in every input column."""
+        nets = cast(Mapping[Column, Mapping[Modality, Encoder]], self.encoder)
+        return {column: nets[column][modality] for column in self.encoder}
+
+    def columns(self, task: TaskName, source: TaskName) -> dict[Name, Name]:
+        """Names of the task's own columns, to those of the source task's; empty where both read the same network."""
+        pairs = {
+            f"backbone.{self.sharing.backbone_column(task)}.": f"backbone.{self.sharing.backbone_column(source)}.",
+            f"fusion.{self.sharing.input_column(task)}.": f"fusion.{self.sharing.input_column(source)}.",
+            f"encoder.{self.sharing.input_column(task)}.": f"encoder.{self.sharing.input_column(source)}.",
+        }
+        return {n: like + n.removeprefix(own) for own, like in pairs.items() if own != like for n in self._phi if n.startswith(own)}
 
     def ledger(self) -> dict[str, Any]:
         """Tasks in the order of growth; JSON types. `replay` on a model without tasks makes the same names."""
@@ -172,7 +206,7 @@ class MultiTaskModel(nn.Module):
             else:
                 # What stands in the place of an absent input may be NaN, which would reach the encoder's gradients.
                 x = batch.inputs[m]
-                features[m] = encode(torch.where(batch.present[m].view(-1, *[1] * (x.dim() - 1)), x, 0.0))
+                features[m] = encode(torch.where(batch.present[m].view(-1, *[1] * (x.dim() - 1)), x, x.new_zeros(())))
         return self.fusion[column](features, batch.present, batch.geometry)
 
     def _stage(self, column: Column, i: int) -> nn.Module:

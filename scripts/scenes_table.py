@@ -1,9 +1,10 @@
 """The README's table: error reduction against the trivial predictor, mean and lower 95 % bound over seeds, per task and paradigm.
 
-    m3tl train -m paradigm=stl,mtl seed=1,2,3 name=scenes          # 3 + 3 runs, about 15 minutes on one core
+    m3tl train -m paradigm=stl,mtl seed=1,2,3 name=scenes          # 3 + 3 runs of six tasks
     .venv/bin/python scripts/scenes_table.py outputs/scenes/*-sweep
 
-The bound is that of a one-sample t interval, two-sided, over the seeds. A description of these runs, no claim about paradigms.
+It shows every task of block a: held-out samples of the source domains. The bound is that of a one-sample t interval, two-sided, over
+the seeds. A description of these runs, no claim about paradigms.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def table(sweep: Path) -> str:
         raise SystemExit(f"no results.json below {sweep}")
     lines = ["| paradigm | task | metric | value | trivial | error reduction | lower 95 % bound |", "|---|---|---|---|---|---|---|"]
     for paradigm, found in sorted(runs.items(), reverse=True):
-        for task in found[0].tasks:
-            primary = found[0].blocks["a"][task].primary
+        for task, first in found[0].blocks["a"].items():
+            primary = first.primary
             scores = [r.blocks["a"][task].scores[primary] for r in found]
             gains = [s.error_reduction for s in scores]
             mean = statistics.mean(gains)

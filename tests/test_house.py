@@ -19,7 +19,7 @@ OPTIONS = sorted(
 )
 PARTS = [o for o in OPTIONS if "_target_" in OmegaConf.load(ROOT / "conf" / o)]
 FAMILIES = sorted({p.parent for p in PARTS})
-RUNTIME = {"modality", "inputs", "task", "tasks", "num_stages", "pool", "seed", "outputs"}  # given by experiment.py
+RUNTIME = {"modality", "inputs", "task", "tasks", "num_stages", "pool", "seed", "single", "outputs"}  # given by experiment.py
 
 
 def target(option: Path) -> str:
@@ -74,7 +74,8 @@ def test_every_key_of_the_root_is_read() -> None:
     read = (ROOT / "m3tl_cli" / "experiment.py").read_text() + (ROOT / "m3tl_cli" / "cli" / "hydra_entry.py").read_text()
     root = OmegaConf.load(ROOT / "conf" / "train.yaml")
     keys = {k for k in root if k not in ("defaults", "hydra")}
-    keys |= {k for entry in root.defaults if OmegaConf.is_dict(entry) for k in entry if not k.startswith("override")}
+    chosen = {k for entry in root.defaults if OmegaConf.is_dict(entry) for k in entry}
+    keys |= {k.rpartition("@")[2] for k in chosen if not k.startswith(("override", "optional"))}
     for key in sorted(keys - {"budget", "experiment"}):
         assert f"cfg.{key}" in read or f'"{key}"' in read, f"nothing reads `{key}`"
 

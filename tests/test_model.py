@@ -106,3 +106,16 @@ def test_what_an_absent_modality_holds_reaches_neither_outputs_nor_gradients() -
     assert torch.equal(found, expected)
     gradients = torch.autograd.grad(found.sum(), list(model.params().values()), allow_unused=True)
     assert all(bool(g.isfinite().all()) for g in gradients if g is not None)
+
+
+@pytest.mark.parametrize("sharing", SHARINGS)
+def test_features_of_a_head_lead_to_its_output_and_reach_all_that_it_reads(sharing: type[Sharing]) -> None:
+    model = a_model(("a", "b"), sharing)
+    phi = model.params()
+    features = model.head_features(phi | {"inner.rate": torch.ones(1)}, BATCH, "a")
+    output = features @ phi["head.a.out.weight"].T + phi["head.a.out.bias"]
+    torch.testing.assert_close(output, model.outputs(phi, BATCH, ("a",))["a"])
+    doubled = {n: 2 * p if n.startswith("backbone.") else p for n, p in phi.items()}
+    assert not torch.equal(model.head_features(doubled, BATCH, "a"), features)
+    below = [p for n, p in phi.items() if n in model.reads("a") and not n.startswith("head.") and "absent" not in n]
+    assert all(g is not None for g in torch.autograd.grad(features.sum(), below, allow_unused=True))

@@ -13,14 +13,26 @@ from omegaconf import DictConfig
 
 from m3tl_cli import experiment
 from m3tl_cli.core.errors import ConfigError, DataError
-from m3tl_cli.core.events import Event, Measured, Said, Wrote
+from m3tl_cli.core.events import Event, Measured, Said, StageStarted, Wrote
 from m3tl_cli.core.results import Results
 from tests.test_house import PARTS, ROOT
 
 TINY = [
     "data.num_scenes=81", "data.size=32", "data.label_size=16", "trainer.updates=2", "trainer.validate_every=2", "trainer.log_every=1",
-    "sampler.batch_size=5", "trainer.num_pictures=2", "tracking=off",
+    "sampler.batch_size=5", "trainer.num_pictures=2", "tracking=off", "new_tasks=[edges]",
+    "target.num_shots=[1]", "target.num_episodes=1", "target.num_validation=0", "target.num_query=1", "target.lrs=[0.01]",
+    "target.inner=false", "target.steps=[1]", "target.baselines=[]",
 ]  # fmt: skip
+EPISODES = ["data.num_scenes=216", "episodes.num_shots=2", "episodes.num_query=2", "tasks=[depth,vehicle_count,segmentation]"]
+PRETRAINING = ["data.num_pretrain=20", "transfer.source.updates=2"]
+NEEDS = {  # what a group's options need beside to be of any use
+    "episodes": ["paradigm=mtl_meta", *EPISODES],
+    "inner": ["paradigm=mtl_meta", *EPISODES, "target.inner=true"],
+    "transfer/handover": ["paradigm=mtl_transfer", *PRETRAINING],
+    "fusion=single": ["data.modalities=[rgb]"],
+}
+ELSEWHERE = ("task", "tracking", "transfer/source", "data", "episodes/n_way")  # they need files, or data of another sort
+PARADIGMS = sorted(path.stem for path in (ROOT / "conf" / "paradigm").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -39,26 +51,101 @@ def configured(*overrides: str) -> DictConfig:
 
 
 def choices() -> list[str]:
-    """`group=option` for every part that the root config can choose. Kinds of task belong to tasks, inner loops to episodes."""
-    found = []
-    for option in PARTS:
-        group = str(option.parent)
-        if group not in ("task", "inner", "tracking"):
-            found.append(f"{group}={option.stem}")
-    return found
+    """`group=option` for every part that the root config can choose. Kinds of task belong to tasks."""
+    found = [(str(option.parent), option.stem) for option in PARTS]
+    return [f"{group}={stem}" for group, stem in found if group not in ELSEWHERE and f"{group}/{stem}" not in ELSEWHERE]
 
 
-@pytest.mark.parametrize("choice", [*choices(), "paradigm=stl", "paradigm=mtl", "trainer.precision=bf16", "sampler.per_task=true"])
+@pytest.mark.parametrize("choice", [*choices(), "trainer.precision=bf16", "sampler.per_task=true"])
 def test_an_option_trains(choice: str, tmp_path: Path) -> None:
     events: list[Event] = []
-    results = experiment.run(configured(choice), folder=tmp_path, emit=events.append)
-    for task in results.blocks["a"].values():
-        assert math.isfinite(task.scores[task.primary].value)
-        assert math.isfinite(task.scores[task.primary].trivial)
+    cfg = configured(*NEEDS.get(choice.partition("=")[0], []), *NEEDS.get(choice, []), choice)
+    results = experiment.run(cfg, folder=tmp_path, emit=events.append)
+    for block in ("a", "b@1", "c@1"):
+        for task in results.blocks[block].values():
+            assert math.isfinite(task.scores[task.primary].value) or block != "a"
+            assert math.isfinite(task.scores[task.primary].trivial) or block != "a"
     losses = [v for e in events if isinstance(e, Measured) for k, v in e.values.items() if k.startswith("train/") and k.endswith("/loss")]
-    assert len(losses) == 2 * 5
+    assert losses
     assert all(map(math.isfinite, losses))
     assert results.cost.updates == 2
+
+
+@pytest.mark.parametrize("paradigm", PARADIGMS)
+def test_a_paradigm_walks_its_stages_and_says_what_it_found(paradigm: str, tmp_path: Path) -> None:
+    events: list[Event] = []
+    asked = ["target.baselines=[ridge,random,scratch]", "target.inner=true", "target.num_validation=1", "target.source_domains=true"]
+    cfg = configured(f"paradigm={paradigm}", *EPISODES, *PRETRAINING, *asked)
+    results = experiment.run(cfg, folder=tmp_path, emit=events.append)
+    switches = cfg.paradigm
+    assert set(results.blocks) >= {"a", "b@1", "c@1", "d@1"}
+    assert ("a@0" in results.blocks) == switches.bilevel
+    assert set(results.baselines) == {"ridge head", "random trunk + ridge", "scratch"}
+    assert {c.block for c in results.choices} == {"b@1", "c@1", "d@1"}
+    assert {c.optimizer for c in results.curves if c.block == "b"} == {"AdamW 0.01", "inner loop"}
+    stages = [c.stage for c in results.stages]
+    assert stages == [
+        *(["pretrain"] if switches.pretrain else []),
+        *(["warm_up"] if switches.bilevel else []),
+        "train",
+        "adapt",
+        "evaluate",
+    ]
+    assert results.cost.updates == 2
+    assert results.cost.networks == (1 if switches.joint or switches.bilevel else 3)
+    assert bool(results.sources) == (switches.handover and not switches.joint and not switches.bilevel)
+    skipped = {e.stage: e.skipped for e in events if isinstance(e, StageStarted)}
+    assert ("off" in skipped["pretrain"]) != switches.pretrain
+    again = experiment.run(cfg, folder=tmp_path / "again")
+    assert again.blocks == results.blocks
+    assert Results.read(tmp_path / "results.json") == results
+
+
+def test_corners_meet_the_same_target_episodes(tmp_path: Path) -> None:
+    """The trivial predictor sees the query alone: equal scores mean equal episodes."""
+    found = [experiment.run(configured(f"paradigm={p}"), folder=tmp_path / p).blocks for p in ("stl", "mtl_handover")]
+    for block in ("b@1", "c@1"):
+        trivial = [{(t, m): s.trivial for t, r in blocks[block].items() for m, s in r.scores.items()} for blocks in found]
+        assert str(trivial[0]) == str(trivial[1])
+
+
+def test_case_1_changes_no_tensor_and_takes_no_step(tmp_path: Path) -> None:
+    results = experiment.run(configured("paradigm=mtl_handover", "target.case=1"), folder=tmp_path)
+    adapt = next(c for c in results.stages if c.stage == "adapt")
+    assert (adapt.updates, adapt.backward) == (0, 0)
+    assert set(results.blocks) == {"a", "b@1", "c@1"}, "new tasks by the probe"
+    assert set(
+        experiment.run(configured("paradigm=mtl_handover", "target.case=1", "target.probe=false"), folder=tmp_path / "n").blocks
+    ) == {
+        "a",
+        "b@1",
+    }
+    with pytest.raises(ConfigError, match="case"):
+        experiment.run(configured("paradigm=stl", "target.case=1"), folder=tmp_path / "stl")
+
+
+def test_a_finished_run_takes_a_new_task(tmp_path: Path) -> None:
+    first = experiment.run(configured("paradigm=mtl_handover", "tasks=[depth,normals]"), folder=tmp_path / "run")
+    before = (tmp_path / "run" / "checkpoints" / "best.safetensors").read_bytes()
+    added = experiment.run(
+        configured("paradigm=mtl_handover", "tasks=[depth,normals]", "new_tasks=[height]", f"start={tmp_path / 'run'}"),
+        folder=tmp_path / "added",
+    )
+    assert set(added.blocks) == {"b@1", "c@1", "old@1"}
+    assert set(added.blocks["c@1"]) == {"height"}
+    assert added.blocks["b@1"] == first.blocks["b@1"], "the same network, the same episodes"
+    assert (tmp_path / "run" / "checkpoints" / "best.safetensors").read_bytes() == before
+    with pytest.raises(ConfigError, match="network"):
+        experiment.run(configured("paradigm=mtl_handover", "backbone.width=32", f"start={tmp_path / 'run'}"), folder=tmp_path / "other")
+
+
+def test_pretrained_encoders_are_trained_once(tmp_path: Path) -> None:
+    overrides = ["paradigm=transfer", "tasks=[depth,normals]", *PRETRAINING, "transfer.source.updates=3"]
+    first = experiment.run(configured(*overrides), folder=tmp_path / "first")
+    second = experiment.run(configured(*overrides), folder=tmp_path / "second")
+    assert [s.cached for s in first.stages if s.stage == "pretrain"] == [False]
+    assert [s.cached for s in second.stages if s.stage == "pretrain"] == [True]
+    assert second.blocks == first.blocks
 
 
 @pytest.mark.parametrize(
@@ -133,9 +220,9 @@ def test_a_description_needs_no_data(cache: Path) -> None:
     assert sorted(cache.rglob("*")) == before
     assert found["networks"] == 1
     shared = {m["module"]: m["tasks"] for m in found["modules"]}
-    assert len(shared["encoder.shared.rgb"]) == 5
+    assert len(shared["encoder.shared.rgb"]) == 6
     assert shared["head.depth"] == ["depth"]
-    assert experiment.describe(configured("paradigm=stl"))["networks"] == 5
+    assert experiment.describe(configured("paradigm=stl"))["networks"] == 6
 
 
 def test_samples_are_drawn_with_their_labels() -> None:

@@ -15,4 +15,4 @@ def test_known_answer(check: Check) -> None:
 
 
 def test_a_wrong_answer_does_not_pass() -> None:
-    assert not _number(0.5, lambda: descend(None, 0, Sum()))().passed
+    assert not _number(0.5, lambda: descend(None, Sum()))().passed

@@ -124,8 +124,8 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def objective(results: Results) -> float:
-    """Mean error reduction over the main tasks, NaN where nothing was measured."""
-    block = results.blocks.get("a", {})
+    """Mean error reduction over the main tasks of block a, else of the first block; NaN where nothing was measured."""
+    block = results.blocks.get("a") or next(iter(results.blocks.values()), {})
     main = [t for t in block.values() if t.role == "main"] or list(block.values())
     found = [t.scores[t.primary].error_reduction for t in main]
     return sum(found) / len(found) if found else math.nan

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from m3tl_cli.cli import data, doctor, list, selftest, show, train
+from m3tl_cli.cli import ablate, adapt, compare, data, doctor, list, report, selftest, show, train
 
 app = typer.Typer(name="m3tl", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -31,6 +31,10 @@ def _root(
 
 
 app.command(cls=train.TrainCommand)(train.train)
+app.command(cls=ablate.AblateCommand)(ablate.ablate)
+app.command()(compare.compare)
+app.command()(report.report)
+app.command()(adapt.adapt)
 app.command()(show.show)
 app.command(name="list")(list.list_options)
 app.add_typer(data.app, name="data")

@@ -14,7 +14,7 @@ from m3tl_cli.core.errors import M3TLError
 
 if TYPE_CHECKING:
     from m3tl_cli.cli.status import Status
-    from m3tl_cli.core.results import Cost, Results, Score
+    from m3tl_cli.core.results import Results
 
 
 def problems(found: Sequence[Problem], overrides: Sequence[str] = (), files: Sequence[tuple[str, Path]] = ()) -> None:
@@ -79,24 +79,14 @@ def results(found: Results, folder: Path, config: Mapping[str, Any], typed: Sequ
     """What a finished run reached, cost, left, and what to type next; on standard output."""
     from rich.console import Console, Group
     from rich.panel import Panel
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("task", style="bold", no_wrap=True)
-    for name in ("metric", "value", "trivial", "error reduction"):
-        table.add_column(name, justify="left" if name == "metric" else "right", no_wrap=name != "metric")
-    for name, result in found.blocks.get("a", {}).items():
-        score = result.scores[result.primary]
-        cut = score.error_reduction
-        label = name if result.role == "main" else f"{name} (auxiliary)"
-        arrow = "↑" if score.direction == "higher" else "↓"
-        colour = "green" if cut > 0 else "red"
-        table.add_row(label, f"{result.primary} {arrow}", _value(score), _number(score.trivial), Text(f"{cut:.1%}", colour))
-    lines: list[Any] = [table, Text(f"\n{_cost(found.cost)}", "dim"), *(Text(f"note: {note}", "dim") for note in found.notes)]
-    title = f"[bold]{found.paradigm}[/] · seed {found.seed} · held-out samples"
+    from m3tl_cli.cli.scores import outcome
+
+    # The blocks of a run with a target each have a title of their own.
+    title = f"[bold]{found.paradigm}[/] · seed {found.seed}" + (" · held-out samples" if set(found.blocks) <= {"a", "a@0"} else "")
     console = Console(highlight=False)
-    console.print(Panel(Group(*lines), title=title, title_align="left", border_style="green"))
+    console.print(Panel(Group(*outcome(found)), title=title, title_align="left", border_style="green"))
     # Without a frame, so that a long path or command can be copied.
     for label, text in [*places(folder, config), *(("next", line) for line in next_lines(found, typed))]:
         console.print(Text(f"{label:<8}", "dim").append(text, "not dim"), soft_wrap=True)
@@ -171,18 +161,3 @@ def _origin(place: str, overrides: Sequence[str], files: Sequence[tuple[str, Pat
             if word.search(line):
                 return f"{name}:{number}"
     return ""
-
-
-def _value(score: Score) -> str:
-    return f"{_number(score.value)} {score.unit}".strip()
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
-
-
-def _cost(cost: Cost) -> str:
-    networks = "1 network" if cost.networks == 1 else f"{cost.networks} networks"
-    memory = f"{cost.peak_memory / 2**20:.0f} MB" if cost.peak_memory < 2**30 else f"{cost.peak_memory / 2**30:.1f} GB"
-    made = f" (+ {duration(cost.seconds_prepare)} for the data)" if cost.seconds_prepare >= 1 else ""
-    return f"{cost.parameters:,} parameters in {networks} · {cost.updates} updates in {duration(cost.seconds)}{made} · {memory}"

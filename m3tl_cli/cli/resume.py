@@ -1,4 +1,4 @@
-"""Find the run or sweep that `--resume` means."""
+"""Find the run or sweep that `--resume` or `adapt` means."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from m3tl_cli.cli.status import FILE, Status
 from m3tl_cli.core.errors import ConfigError
 
 LATEST = "latest"
+BEST = "checkpoints/best.safetensors"
 OUTPUTS = Path("outputs")
 
 
@@ -35,6 +36,32 @@ def resumed(request: Request, asked: str) -> Request:
         )
     folder = _latest_run() if asked == LATEST else _checked_run(Path(asked))
     return replace(_as_it_was(request, folder / ".hydra"), resumed=str(folder))
+
+
+def started_from(run: str, overrides: tuple[str, ...], *, debug: bool) -> Request:
+    """The request of a new run that takes what a finished one learnt, as it was typed but for `overrides`.
+
+    Args:
+        run: Its folder.
+        overrides: Win over the run's own; `tasks` of them names the tasks to add.
+        debug: Show tracebacks.
+
+    Raises:
+        ConfigError: If the folder holds no finished run.
+    """
+    folder = Path(run)
+    status = Status.read(folder)
+    if status is None or status.state != "FINISHED" or not (folder / BEST).is_file():
+        found = "no run there" if status is None else f"one that is {status.state.lower()}" if status.state != "FINISHED" else f"no {BEST}"
+        raise ConfigError(f"must be the folder of a finished run; found {found} in {folder}", hint="ls outputs/*/", place="RUN")
+    was = _as_it_was(Request(debug=debug), folder / ".hydra")
+    given = tuple(f"new_{o}" if o.startswith("tasks=") else o for o in overrides)
+    keys = {o.partition("=")[0].lstrip("+~") for o in given}
+    kept = tuple(o for o in was.overrides if o.partition("=")[0].lstrip("+~") not in keys)
+    named = () if "name" in keys else ("name=adapt",)
+    return replace(
+        was, overrides=(*(o for o in kept if not o.startswith("name=") or not named), *named, *given, f"start={folder.resolve()}")
+    )
 
 
 def _as_it_was(request: Request, saved: Path) -> Request:

@@ -33,11 +33,30 @@ class Switches:
 
     Args:
         name: For tables and folders.
-        joint: One network for all tasks; off: a network per task.
+        pretrain: Encoders come pretrained. joint: tasks are trained together. bilevel: an inner loop on support, an outer one on query.
+        handover: The target starts from what was learnt on the source.
     """
 
     name: Annotated[str, FolderName()]
+    pretrain: bool
     joint: bool
+    bilevel: bool
+    handover: bool
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Where pretrained encoders come from, and how what was learnt moves on.
+
+    Args:
+        source: Where from.
+        handover: What stays frozen, what is tuned, what is added.
+        source_task: Whose network a new task starts from where tasks have networks of their own: a task, or `auto`.
+    """
+
+    source: Annotated[Node, Runtime(("seed",))]
+    handover: Node
+    source_task: str
 
 
 @dataclass(frozen=True)
@@ -48,11 +67,16 @@ class Train:
         seed: Of initialisation, data order and everything random that is not the data.
         name: Runs go to `outputs/<name>/`.
         tasks: Tasks to train, in order; None is all that the data labels at the source.
+        new_tasks: Tasks that are added at the target; None is all that the data labels there alone.
+        start: Folder of a finished run whose network is taken instead of training one.
+        probe: Builds the heads of baselines, and of the search for a source task.
     """
 
     seed: Annotated[int, Ge(0)]
     name: Annotated[str, FolderName()]
     tasks: list[str] | None
+    new_tasks: list[str] | None
+    start: str | None
     data: Node
     task: dict[str, Node]
     encoder: dict[str, Node]
@@ -63,7 +87,13 @@ class Train:
     balancing: Annotated[Node, Runtime(("seed",))]
     paradigm: Switches
     sampler: Annotated[Node, Runtime(("seed",))]
+    episodes: Annotated[Node, Runtime(("seed", "single"))]
+    inner: Node
+    head_init: Node
+    probe: Node
+    transfer: Transfer
     optimizer: Node
     scheduler: Node
     trainer: Node
+    target: Node
     tracking: Node

@@ -54,17 +54,19 @@ def shown(value: object) -> str:
 
 
 def _tasks(config: Mapping[str, Any]) -> Iterator[Problem]:
-    names, known = config.get("tasks"), config.get("task")
-    if not isinstance(names, Sequence) or isinstance(names, str) or not isinstance(known, Mapping):
-        return
-    choices = f"tasks of the data: {', '.join(map(str, known))}"
-    if not names:
-        yield Problem("tasks", "[]", choices, "null trains all of them")
-    for place, name in enumerate(names):
-        if isinstance(name, str) and name not in known:
-            yield Problem("tasks", shown(name), choices, did_you_mean(nearest(name, known)))
-        elif name in names[:place]:
-            yield Problem("tasks", f"{shown(name)} twice", "every task once")
+    known = config.get("task")
+    for key in ("tasks", "new_tasks"):
+        names = config.get(key)
+        if not isinstance(names, Sequence) or isinstance(names, str) or not isinstance(known, Mapping):
+            continue
+        choices = f"tasks of the data: {', '.join(map(str, known))}"
+        if not names and key == "tasks":
+            yield Problem(key, "[]", choices, "null trains all of them")
+        for place, name in enumerate(names):
+            if isinstance(name, str) and name not in known:
+                yield Problem(key, shown(name), choices, did_you_mean(nearest(name, known)))
+            elif name in names[:place]:
+                yield Problem(key, f"{shown(name)} twice", "every task once")
 
 
 def _dataclass(value: Any, kind: type, place: str, config: Mapping[str, Any]) -> Iterator[Problem]:

@@ -30,14 +30,14 @@ class ModalityInfo:
         name: For example `rgb`.
         kind: Chooses the encoder: `encoder/<kind>`.
         channels: image: colour channels; points: columns of a point, of which the first three are x, y, z in metres in the
-            sensor's frame and the last is 1 where the ray returned and 0 where it did not; table: columns.
+            sensor's frame and the last is 1 where the ray returned and 0 where it did not; table: columns; text: 2.
         size: image: rows and columns in pixels; points: the same of the image that the calibration projects them on;
-            table: empty.
-        length: points: how many a sample has; else 0.
+            table, text: empty.
+        length: points: how many a sample has; text: tokens of the longest; else 0.
     """
 
     name: Modality
-    kind: Literal["image", "points", "table"]
+    kind: Literal["image", "points", "table", "text"]
     channels: int
     size: tuple[int, ...] = ()
     length: int = 0
@@ -105,7 +105,7 @@ class Batch:
 
     Args:
         inputs: Raw input per modality; may lack one whose `features` are there. Images are float in [0, 1], [B, C, H, W];
-            points [B, N, C]; tables [B, C].
+            points [B, N, C]; tables [B, C]; texts int64 [B, N, 2]: id of a token, and 1 where there is one.
         features: Stored output of a frozen encoder.
         present: [B] bool per modality.
         geometry: Calibration, which must survive when inputs are replaced by features. For points modality m: `m.position`
@@ -146,6 +146,24 @@ class Batch:
             labelled=move(self.labelled),
             index=self.index.to(device),
             domain=self.domain.to(device),
+        )
+
+
+    def take(self, index: Tensor) -> Batch:
+        """Samples at `index` [B'], in that order."""
+
+        def pick(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {k: v[index] for k, v in tensors.items()}
+
+        return Batch(
+            inputs=pick(self.inputs),
+            features=pick(self.features),
+            present=pick(self.present),
+            geometry=pick(self.geometry),
+            targets=pick(self.targets),
+            labelled=pick(self.labelled),
+            index=self.index[index],
+            domain=self.domain[index],
         )
 
 
@@ -196,20 +214,11 @@ class Episode:
         return replace(self, support=move(self.support), query=move(self.query))
 
 
-class Model(Protocol):
-    """Encoders, fusion, backbone under a sharing, heads. Everything takes `params`."""
-
-    @property
-    def tasks(self) -> Mapping[TaskName, Task]:
-        """Tasks by name, in the order of growth."""
-        ...
+class Reader(Protocol):
+    """Parameters, and which task reads which."""
 
     def params(self) -> dict[Name, Tensor]:
         """Phi: the leaves, by name."""
-        ...
-
-    def outputs(self, params: Params, batch: Batch, tasks: Sequence[TaskName]) -> dict[TaskName, Tensor]:
-        """Output per task, computed with `params`; foreign names in `params` are ignored."""
         ...
 
     def reads(self, task: TaskName) -> frozenset[Name]:
@@ -217,7 +226,20 @@ class Model(Protocol):
         ...
 
 
-def shared(model: Model, tasks: Sequence[TaskName], coupled: bool = False) -> frozenset[Name]:
+class Model(Reader, Protocol):
+    """Encoders, fusion, backbone under a sharing, heads. Everything takes `params`."""
+
+    @property
+    def tasks(self) -> Mapping[TaskName, Task]:
+        """Tasks by name, in the order of growth."""
+        ...
+
+    def outputs(self, params: Params, batch: Batch, tasks: Sequence[TaskName]) -> dict[TaskName, Tensor]:
+        """Output per task, computed with `params`; foreign names in `params` are ignored."""
+        ...
+
+
+def shared(model: Reader, tasks: Sequence[TaskName], coupled: bool = False) -> frozenset[Name]:
     """Names that two of `tasks` read: the P of [T, P]; empty for separate networks.
 
     Args:
@@ -236,7 +258,7 @@ def shared(model: Model, tasks: Sequence[TaskName], coupled: bool = False) -> fr
     return frozenset(twice)
 
 
-def components(model: Model, tasks: Sequence[TaskName]) -> list[tuple[TaskName, ...]]:
+def components(model: Reader, tasks: Sequence[TaskName]) -> list[tuple[TaskName, ...]]:
     """Group tasks that are linked by what they read, in the order of `tasks`.
 
     Clip, early stopping, guards and best checkpoints work per component, so that T separate networks in one process are T runs.
@@ -273,6 +295,23 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`."""
+        ...
+
+
+class Sampler(Stateful, Protocol):
+    """What a stage draws its episodes from. Pure in (seed, step) and in what `update` was told."""
+
+    def draw(self, step: int) -> Sequence[Episode]:
+        """Episodes of draw `step`, counted from 0."""
+        ...
+
+    @property
+    def samples_per_step(self) -> int:
+        """Training samples that a draw reads."""
+        ...
+
+    def update(self, losses: Mapping[TaskName, float]) -> None:
+        """Learn from the losses of the last step."""
         ...
 
 

@@ -15,7 +15,7 @@ from m3tl_cli.data.layouts import Pose, Scene
 from m3tl_cli.data.raycast import Hits, build_world, describe, first_hit, in_view
 from m3tl_cli.data.store import Column
 
-VERSION = 2  # raise it when the meaning of a column changes
+VERSION = 3  # raise it when the meaning of a column changes
 
 
 def fingerprint() -> str:
@@ -39,6 +39,7 @@ def columns(*, size: int, label_size: int, num_points: int) -> dict[str, Column]
         "target.normals": Column("float32", (3, label_size, label_size)),
         "target.vehicle_count": Column("int8"),
         "target.vehicle_distance": Column("float32", (1,)),
+        "target.heading": Column("float32", (1,)),
         "target.edges": Column("int8", (label_size, label_size)),
         "target.drivable": Column("int8", (label_size, label_size)),
         "target.height": Column("float32", (label_size, label_size)),
@@ -96,6 +97,7 @@ def render(
         "target.normals": labels.normals(dense, axes).reshape(count, 3, label_size, label_size),
         "target.vehicle_count": labels.vehicle_count(image),
         "target.vehicle_distance": labels.vehicle_distance(image, _metres(image, direction[..., fine])),
+        "target.heading": labels.heading(scenes),
         "target.edges": labels.edges(dense, label_size).reshape(grid),
         "target.drivable": labels.drivable(dense, world).reshape(grid),
         "target.height": labels.height(dense).reshape(grid),

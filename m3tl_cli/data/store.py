@@ -241,6 +241,7 @@ class StorePool:
                 x[~present[name]] = 0
             if info.kind == "points":
                 geometry[f"{name}.position"] = x[..., :3]
+            if info.kind in ("points", "text"):
                 geometry[f"{name}.valid"] = x[..., -1] > 0
             inputs[name] = x
         wanted = list(self.labelled) if tasks is None else list(tasks)

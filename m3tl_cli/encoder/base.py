@@ -27,7 +27,8 @@ class Encoder(nn.Module, ABC):
         """Encode.
 
         Args:
-            x: Image [B, C, H, W] in [0, 1]; points [B, N, C], the last column 1 where the ray returned; table [B, C].
+            x: Image [B, C, H, W] in [0, 1]; points [B, N, C], the last column 1 where the ray returned; table [B, C];
+                text [B, N, 2] of integers, token and 1 where there is one.
 
         Returns:
             As `signature` says: vector [B, D], tokens [B, N, D] in the order of the points, or map [B, D, h, w].

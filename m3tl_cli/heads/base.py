@@ -17,6 +17,28 @@ class Head(nn.Module, ABC):
     out: nn.Module
 
     @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """Rows that `out` reads.
+
+        Args:
+            x: Vector [B, D] or map [B, D, h, w].
+
+        Returns:
+            [N, width]: a row per sample of a vector task; a row per cell of the map of a dense one, sample by sample, row by row.
+        """
+
+    @abstractmethod
+    def rows(self, y: Tensor) -> Tensor:
+        """Arrange something of the output's shape as `out` would have put it out: the inverse of what `forward` does after `out`.
+
+        Args:
+            y: [B, num_outputs, *task.size], float; for maps of the size that `inputs` announces.
+
+        Returns:
+            [N, O], in the order of `features`.
+        """
+
+    @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Predict.
 

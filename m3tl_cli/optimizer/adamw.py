@@ -11,14 +11,15 @@ from torch import Tensor
 
 from m3tl_cli.core.contracts import Name
 from m3tl_cli.core.errors import ConfigError
-from m3tl_cli.optimizer.base import OptimizerBuilder
+from m3tl_cli.optimizer.base import OptimizerBuilder, Rate, same_rate
 
 
 class AdamW(OptimizerBuilder):
     """Build Adam with decoupled weight decay.
 
     Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, algorithm 2; torch's implementation.
-    Differs from the paper: parameters of fewer than two dimensions (biases, gains and shifts of normalisation) do not decay.
+    Differs from the paper: parameters of fewer than two dimensions (biases, gains and shifts of normalisation) do not decay, nor do
+    learned rates of an inner loop (`inner. ...`).
 
     Args:
         lr: Peak learning rate, above 0.
@@ -40,15 +41,16 @@ class AdamW(OptimizerBuilder):
         self.eps = eps
         self.weight_decay = weight_decay
 
-    def build(self, params: Mapping[Name, Tensor]) -> torch.optim.Optimizer:
+    def build(self, params: Mapping[Name, Tensor], rate: Rate = same_rate) -> torch.optim.Optimizer:
         """AdamW over `params`.
 
         Args:
             params: Leaves by name, at least one.
+            rate: Factor of the learning rate by name.
 
         Returns:
-            An optimiser with at most two groups, the decaying one first; each holds its names in the order of `params` under `names`,
-            and the peak learning rate under `initial_lr`.
+            An optimiser with a group per factor and of those that decay and those that do not, the decaying ones first; each holds its
+            names in the order of `params` under `names`, and its peak learning rate under `initial_lr`.
 
         Raises:
             ConfigError: If `params` is empty.
@@ -56,9 +58,12 @@ class AdamW(OptimizerBuilder):
         if not params:
             raise ConfigError("`params` must hold at least one parameter to train; found none.", place="optimizer")
         groups = []
+        rates = {name: rate(name) for name in params}
         for decays in (True, False):
-            names = [name for name, p in params.items() if (p.ndim >= 2) == decays]
-            if names:
-                decay = self.weight_decay if decays else 0.0
-                groups.append({"params": [params[n] for n in names], "names": names, "weight_decay": decay, "initial_lr": self.lr})
+            for factor in dict.fromkeys(rates.values()):
+                names = [n for n, p in params.items() if (p.ndim >= 2 and not n.startswith("inner.")) == decays and rates[n] == factor]
+                if names:
+                    decay, lr = self.weight_decay if decays else 0.0, self.lr * factor
+                    leaves = [params[n] for n in names]
+                    groups.append({"params": leaves, "names": names, "weight_decay": decay, "lr": lr, "initial_lr": lr})
         return torch.optim.AdamW(groups, lr=self.lr, betas=(self.betas[0], self.betas[1]), eps=self.eps)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from m3tl_cli.core.contracts import Name
 from m3tl_cli.core.errors import ConfigError
-from m3tl_cli.optimizer.base import OptimizerBuilder
+from m3tl_cli.optimizer.base import OptimizerBuilder, Rate, same_rate
 
 
 class SGD(OptimizerBuilder):
@@ -50,20 +50,26 @@ class SGD(OptimizerBuilder):
         self.nesterov = nesterov
         self.weight_decay = weight_decay
 
-    def build(self, params: Mapping[Name, Tensor]) -> torch.optim.Optimizer:
+    def build(self, params: Mapping[Name, Tensor], rate: Rate = same_rate) -> torch.optim.Optimizer:
         """SGD over `params`.
 
         Args:
             params: Leaves by name, at least one.
+            rate: Factor of the learning rate by name.
 
         Returns:
-            An optimiser with one group, which holds the names in the order of `params` under `names`, and the peak learning rate
-            under `initial_lr`.
+            An optimiser with a group per factor, which holds its names in the order of `params` under `names`, and its peak learning
+            rate under `initial_lr`.
 
         Raises:
             ConfigError: If `params` is empty.
         """
         if not params:
             raise ConfigError("`params` must hold at least one parameter to train; found none.", place="optimizer")
-        group = {"params": list(params.values()), "names": list(params), "initial_lr": self.lr}
-        return torch.optim.SGD([group], lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay)
+        rates = {name: rate(name) for name in params}
+        groups = []
+        for factor in dict.fromkeys(rates.values()):
+            names = [n for n in params if rates[n] == factor]
+            lr = self.lr * factor
+            groups.append({"params": [params[n] for n in names], "names": names, "lr": lr, "initial_lr": lr})
+        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay)

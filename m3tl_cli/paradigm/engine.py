@@ -1,53 +1,96 @@
-"""From episodes to one gradient: where model, task kinds, inner loop and balancer meet.
+"""From episodes to one gradient: where model, task kinds, inner loop, head initialisation and balancer meet.
 
 Every paradigm passes through here. A mini-batch is an episode without support; K = 0 inner steps leave phi's own tensors in place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from m3tl_cli.balancing.base import Balancer
 from m3tl_cli.core.contracts import Episode, Model, Name, Params, Part, Signal, TaskName, components, shared
 from m3tl_cli.core.errors import ConfigError
-from m3tl_cli.inner.base import InnerLoop
+from m3tl_cli.core.events import Emit, Said, silent
+from m3tl_cli.head_init.base import HeadInit
+from m3tl_cli.inner.base import InnerLoop, InnerSGD, OnStep, Reached
+from m3tl_cli.paradigm.heads import start_heads
+from m3tl_cli.paradigm.vectorised import Labelled, differentiate, has_vectors_only, why_not_stacked
 from m3tl_cli.task.base import TaskKind
+
+SMALL = 50_000
+"""Parameters up to which `engine=auto` computes episodes at once. CPU time of the loop over that of vmap, of an MLP with two hidden
+layers and 16 episodes (4): 5.6 (1.7) at 2,000 parameters, 1.5 (1.1) at 41,000, 1.0 (.7) at 162,000, .8 at 493,000."""
 
 
 @dataclass
 class Passes:
-    """Passes through a network since the start: one per batch and connected component of tasks."""
+    """Passes through a network since the start: one per batch and connected component of tasks.
+
+    A gradient in second order walks back through the inner steps as well, which counts as one backward pass each.
+    """
 
     forward: int = 0
     backward: int = 0
 
 
+@dataclass(frozen=True)
+class _Descent:
+    """What came of an episode's support.
+
+    Args:
+        phi: Leaves. start: the same with the heads that the episode builds.
+        reached: Points whose query loss counts.
+        walks: Backward passes that led there, which a gradient in second order takes once more.
+    """
+
+    phi: Params
+    start: Params
+    reached: list[Reached]
+    walks: int
+
+    @property
+    def moved(self) -> bool:
+        """Whether the points hang on more than leaves: on inner steps, or on closed forms."""
+        return any(point.params is not self.phi for point in self.reached)
+
+
 class Engine:
     """Turn the episodes of an update into a gradient of the parameters.
 
-    How gradients are made (after the measurements in scripts/balancing_cost.py):
+    How gradients are made (after the measurements in scripts/balancing_cost.py and scripts/maml_speed.py):
 
-    * the balancer needs nothing: one backward pass a part, its graph freed before the next part;
+    * the balancer needs nothing: one backward pass a part, its graph freed before the next part; where parts share a graph (inner steps,
+      fresh heads), one backward pass of their sum;
     * it needs losses: the same, where one shared batch is all there is; else rows;
     * it needs rows: `torch.autograd.grad` per task. With a batch per task each is a graph of its own, walked once; a shared batch has
-      its trunk walked once per task.
+      its trunk walked once per task;
+    * small nets on vectors take all episodes of a step at once (`inner.engine`); see `vectorised`.
+
+    Inside episodes BatchNorm keeps its running statistics: it normalises by those of earlier stages and does not move them, so that
+    nothing leaks from one episode, or from one query sample, into the next. One that keeps none is refused. In second order attention
+    runs in the kernel that can be differentiated twice.
 
     Args:
         model: Model.
         kinds: What to do with the outputs of each task.
         balancer: Weighs tasks.
-        trainable: Names that an update may change.
+        trainable: Names that an update may change; learned rates of theirs are added.
         inner: Inner loop; None where no episode has support.
-        inner_steps: K.
-        scope: First components of the names that the inner loop adapts (`backbone`, `head` ...).
+        head_init: Builds the heads of an episode's fresh tasks; None where no episode has any.
+        donors: Tasks whose heads a fresh one may start from.
         autocast: Makes a context in which losses are computed.
+        emit: Told once why episodes are computed one by one.
 
     Raises:
-        ConfigError: If the inner loop has no gradient per task and the balancer needs one.
+        ConfigError: If the inner loop has no gradient per task and the balancer needs one, or a BatchNorm keeps no statistics.
     """
 
     def __init__(
@@ -58,71 +101,83 @@ class Engine:
         balancer: Balancer,
         trainable: frozenset[Name],
         inner: InnerLoop | None = None,
-        inner_steps: int = 0,
-        scope: frozenset[str] = frozenset(),
+        head_init: HeadInit | None = None,
+        donors: Sequence[TaskName] = (),
         autocast: Callable[[], torch.autocast] | None = None,
+        emit: Emit = silent,
     ) -> None:
-        if inner is not None and inner_steps and not inner.row_per_task and balancer.needs != "nothing":
+        if inner is not None and inner.num_inner_steps and not inner.row_per_task and balancer.needs != "nothing":
             raise ConfigError(
                 f"balancing must be one that needs no gradient per task with {type(inner).__name__}, whose outer gradient cannot be "
                 f"split by task; found {type(balancer).__name__}",
                 hint="balancing=sum",
                 place="balancing",
             )
-        self.model, self.kinds, self.balancer, self.trainable = model, kinds, balancer, trainable
-        self.inner, self.inner_steps, self.scope = inner, inner_steps, scope
+        self.model, self.kinds, self.balancer = model, kinds, balancer
+        self.inner, self.head_init, self.donors, self.emit = inner, head_init, tuple(donors), emit
         self.autocast = autocast or (lambda: torch.autocast("cpu", enabled=False))
         self.passes = Passes()
         self.weights: dict[TaskName, Tensor] = {}  # what each task counted for in the last update, for the log
-        self._networks: dict[tuple[TaskName, ...], int] = {}
+        self._own: dict[Name, Tensor] | None = None
+        self._phi: dict[Name, Tensor] = {}
+        self._reads: dict[TaskName, frozenset[Name]] = {}
+        self._groups: dict[tuple[TaskName, ...], list[tuple[TaskName, ...]]] = {}
         self._shared: dict[tuple[tuple[TaskName, ...], bool], tuple[Name, ...]] = {}
+        self._wanted: dict[tuple[TaskName, ...], frozenset[Name]] = {}
+        self._moving: dict[tuple[TaskName, ...], frozenset[Name]] = {}
+        self._said: set[str] = set()
+        self._not_vectorised = ""
+        self._trainable = trainable
+        phi = self.params()
+        rates = inner.reads(trainable) if inner is not None else frozenset()
+        self._trainable = trainable | (rates & phi.keys())
+        if inner is not None and inner.num_inner_steps:
+            self._refuse_batch_statistics()
+
+    @property
+    def trainable(self) -> frozenset[Name]:
+        """Names that an update may change; may be set between updates."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, names: frozenset[Name]) -> None:
+        if names != self._trainable:
+            self._trainable = names
+            self._shared, self._wanted, self._moving = {}, {}, {}
 
     @property
     def coupled(self) -> bool:
         """Whether the query loss of one task depends on the head of another: second order through joint inner steps."""
-        return self.inner is not None and self.inner.second_order and self.inner_steps > 0
+        return self.inner is not None and self.inner.second_order and self.inner.num_inner_steps > 0
+
+    def params(self) -> dict[Name, Tensor]:
+        """Phi: the model's parameters and the learned inner rates. The same object until the model grows."""
+        own = self.model.params()
+        if own is not self._own:
+            self._own, self._phi = own, own
+            self._groups, self._shared, self._wanted, self._moving = {}, {}, {}, {}
+            self._reads = {task: self.model.reads(task) for task in self.model.tasks}
+            if self.inner is not None:
+                self.inner.start(own, self._reads)
+                rates = self.inner.params()
+                self._reads = {task: read | self.inner.reads(read) for task, read in self._reads.items()}
+                self._phi = own | rates if rates else own
+        return self._phi
+
+    def reads(self, task: TaskName) -> frozenset[Name]:
+        """Names that the task's output depends on, and the learned rates of the modules that hold them."""
+        self.params()
+        return self._reads[task]
 
     def signal(self, episodes: Sequence[Episode]) -> Signal:
         """Losses and gradients of the episodes of one update.
 
-        Losses of a task are averaged over the parts that hold it; gradients are weighted by the episodes' weights and summed.
+        Losses of a task are averaged over the parts that hold it, and weighted over the points of the inner descent that count;
+        gradients are weighted by the episodes' weights and summed.
         """
-        signal = Signal()
-        seen: dict[TaskName, list[Tensor]] = {}
-        one_graph = len(episodes) == 1 and len(episodes[0].query) == 1
-        for episode in episodes:
-            phi = self.model.params()
-            theta = self._adapt(phi, episode)
-            parts = episode.query
-            if self.inner is not None and self.inner_steps and not self.inner.needs_query:
-                self._add(signal.common, self._outer(phi, theta, None, self.trainable), episode.weight)
-                parts = ()
-                for part in episode.support:
-                    with torch.no_grad():
-                        for task, loss in self.losses(theta, part).items():
-                            seen.setdefault(task, []).append(loss)
-            for part in parts:
-                losses = self.losses(theta, part)
-                tasks = tuple(losses)
-                for task, loss in losses.items():
-                    seen.setdefault(task, []).append(loss.detach())
-                if not tasks:
-                    continue
-                if self.balancer.needs == "nothing" or (self.balancer.needs == "losses" and one_graph):
-                    losses_T = torch.stack([losses[t] for t in tasks])
-                    weights_T = self.balancer.weights(losses_T.detach(), tasks)
-                    self.weights.update(zip(tasks, weights_T, strict=True))
-                    objective = (weights_T.to(losses_T) * losses_T).sum()
-                    self._add(signal.common, self._outer(phi, theta, objective, self._wrt(tasks)), episode.weight)
-                    self.passes.backward += self._num_networks(tasks)
-                else:
-                    for i, task in enumerate(tasks):
-                        wrt = self._wrt(tasks if self.coupled else (task,))
-                        row = self._outer(phi, theta, losses[task], wrt, keep=i + 1 < len(tasks))
-                        self._add(signal.rows.setdefault(task, {}), row, episode.weight)
-                        self.passes.backward += 1
-        signal.losses = {task: torch.stack(found).mean() for task, found in seen.items()}
-        return signal
+        with self._kept_statistics(any(e.support for e in episodes)):
+            found = self._at_once(episodes)
+            return found if found is not None else self._one_by_one(episodes)
 
     def gradient(self, signal: Signal) -> dict[Name, Tensor]:
         """Balance the rows; what was already summed is added. Changes the balancer's state: call it once per update."""
@@ -137,8 +192,9 @@ class Engine:
             for i, task in enumerate(tasks):
                 self._add(gradient, signal.rows[task], weights_T[i])
             return gradient
+        phi = self.params()
         names = self._shared_names(tasks)
-        sizes = [self.model.params()[n].numel() for n in names]
+        sizes = [phi[n].numel() for n in names]
         rows_TP = losses_T.new_zeros(len(tasks), sum(sizes))
         for i, task in enumerate(tasks):
             for name, place in zip(names, rows_TP[i].split(sizes), strict=True):
@@ -147,63 +203,381 @@ class Engine:
         balanced = self.balancer.combine(rows_TP, losses_T, tasks)
         self.weights.update(zip(tasks, balanced.shown_T, strict=True))
         for name, flat in zip(names, balanced.gradient_P.split(sizes), strict=True):
-            self._add(gradient, {name: flat.view_as(self.model.params()[name])}, 1.0)
+            self._add(gradient, {name: flat.view_as(phi[name])}, 1.0)
         shared_names = set(names)
         for i, task in enumerate(tasks):
             private = {n: g for n, g in signal.rows[task].items() if n not in shared_names}
             self._add(gradient, private, balanced.weights_T[i])
         return gradient
 
-    def losses(self, params: Params, part: Part) -> dict[TaskName, Tensor]:
-        """Loss per task of a part, for the tasks that it labels at all."""
-        tasks = labelled_tasks(part)
+    def losses(self, params: Params, part: Part, tasks: tuple[TaskName, ...] | None = None) -> dict[TaskName, Tensor]:
+        """Loss per task of a part.
+
+        Args:
+            params: Where.
+            part: Batch and tasks.
+            tasks: Those that the part labels; None: look.
+        """
+        tasks = labelled_tasks(part) if tasks is None else tasks
         if not tasks:
             return {}
-        self.passes.forward += self._num_networks(tasks)
+        self.passes.forward += len(self._networks(tasks))
+        own = self.model.params() if params is self._phi else params  # the model is faster with its own
         with self.autocast():
-            outputs = self.model.outputs(params, part.batch, tasks)
+            outputs = self.model.outputs(own, part.batch, tasks)
         return {t: self.kinds[t].loss(outputs[t], part.batch.targets[t], part.batch.labelled[t]) for t in tasks}
 
-    def _adapt(self, phi: Params, episode: Episode) -> Params:
-        if self.inner is None or not self.inner_steps or not episode.support:
-            return phi
-        reached = self._wrt([t.name for t in episode.tasks])
-        names = frozenset(n for n in reached if n.partition(".")[0] in self.scope)
+    def adapted(self, params: Params, parts: Sequence[Part], *, steps: int, on_step: OnStep | None = None) -> dict[Name, Tensor]:
+        """Take inner steps on support without a graph, as at a target.
 
-        def objective(params: Params) -> Tensor:
-            losses: list[Tensor] = []
-            for part in episode.support:
-                found = self.losses(params, part)
-                losses += found.values()
-                self.passes.backward += self._num_networks(tuple(found))
-            return torch.stack(losses).mean()
+        Tasks that share no parameter descend each for itself, with a clip and a guard of its own.
 
-        return self.inner.adapt(objective, phi, lambda _step: names, steps=self.inner_steps, differentiable=True)
+        Args:
+            params: Start.
+            parts: Support.
+            steps: 0 returns the tensors of `params`.
+            on_step: Called with k = 1 ... `steps` and the parameters after step k. Tasks that share no parameter are shown together, when
+                all have come down; else steps are shown as they are taken, from 1 again where a descent starts anew.
 
-    def _outer(self, phi: Params, theta: Params, loss: Tensor | None, wrt: Iterable[Name], *, keep: bool = False) -> Mapping[Name, Tensor]:
-        wanted = frozenset(wrt)
+        Raises:
+            ConfigError: Without an inner loop.
+        """
+        if self.inner is None:
+            raise ConfigError("`inner` must be an inner loop to adapt with; found none.", hint="inner=maml", place="inner")
+        with self._kept_statistics(True):
+            reached = self._descend(params, parts, steps=steps, differentiable=False, on_step=on_step)
+        return dict(reached[-1].params)
+
+    def order_cosine(self, episodes: Sequence[Episode]) -> float:
+        """Cosine between the outer gradients of first and second order, of the summed query losses; NaN where there is only one order.
+
+        Costs both gradients, which are counted. Call it between updates: what is random in a network draws anew.
+        """
+        if not isinstance(self.inner, InnerSGD) or not self.inner.needs_query:
+            return float("nan")
+        chosen, flat = self.inner, []
+        try:
+            with self._kept_statistics(True):
+                for second_order in (False, True):
+                    self.inner = copy.copy(chosen)
+                    self.inner.second_order = second_order
+                    total: dict[Name, Tensor] = {}
+                    for episode in episodes:
+                        descent = self._reach(episode)
+                        losses = [loss for part in episode.query for loss in self._query(descent, part).values()]
+                        if losses:
+                            outer = self._outer(descent, torch.stack(losses).sum(), self._episode_wrt(episode))
+                            self._add(total, outer, episode.weight)
+                            self.passes.backward += len(episode.query) * len(descent.reached)
+                    flat.append(torch.cat([total.get(n, torch.zeros_like(p)).reshape(-1) for n, p in self.params().items()]))
+        finally:
+            self.inner = chosen
+        return float(nn.functional.cosine_similarity(flat[0], flat[1], dim=0))
+
+    def _one_by_one(self, episodes: Sequence[Episode]) -> Signal:
+        signal = Signal()
+        seen: dict[TaskName, list[Tensor]] = {}
+        one_graph = len(episodes) == 1 and len(episodes[0].query) == 1
+        for episode in episodes:
+            descent = self._reach(episode)
+            if self.inner is not None and descent.reached[-1].step and not self.inner.needs_query:
+                # Phi holds no start of a head that the episode built.
+                kept = frozenset(n for n in self.trainable if descent.start.get(n) is descent.phi.get(n))
+                self._add(signal.common, self._outer(descent, None, kept), episode.weight)
+                for part in episode.support:
+                    with torch.no_grad():
+                        for task, loss in self.losses(descent.reached[-1].params, part).items():
+                            seen.setdefault(task, []).append(loss)
+                continue
+            summed: list[Tensor] = []
+            for p, part in enumerate(episode.query):
+                losses = self._query(descent, part)
+                tasks = tuple(losses)
+                for task, loss in losses.items():
+                    seen.setdefault(task, []).append(loss.detach())
+                if not tasks:
+                    continue
+                if self.balancer.needs == "nothing" or (self.balancer.needs == "losses" and one_graph):
+                    losses_T = torch.stack([losses[t] for t in tasks])
+                    objective = (self._weigh(losses_T.detach(), tasks).to(losses_T) * losses_T).sum()
+                    if descent.moved:
+                        summed.append(objective)
+                    else:
+                        self._add(signal.common, self._outer(descent, objective, self._wrt(tasks)), episode.weight)
+                    self.passes.backward += len(self._networks(tasks)) * len(descent.reached)
+                    continue
+                for i, task in enumerate(tasks):
+                    wrt = self._episode_wrt(episode) if self.coupled or episode.fresh else self._wrt((task,))
+                    keep = i + 1 < len(tasks) or (descent.moved and p + 1 < len(episode.query))
+                    self._add(signal.rows.setdefault(task, {}), self._outer(descent, losses[task], wrt, keep=keep), episode.weight)
+                    self.passes.backward += len(descent.reached)
+            if summed:
+                self._add(signal.common, self._outer(descent, torch.stack(summed).sum(), self._episode_wrt(episode)), episode.weight)
+        signal.losses = {task: torch.stack(found).mean() for task, found in seen.items()}
+        return signal
+
+    def _at_once(self, episodes: Sequence[Episode]) -> Signal | None:
+        """All episodes by one `vmap`; None where they are to be computed one by one."""
+        inner = self.inner
+        if not isinstance(inner, InnerSGD) or inner.engine == "loop" or not inner.num_inner_steps or not all(e.support for e in episodes):
+            return None
+        why = self._not_vectorised or why_not_stacked(episodes)
+        if not why and inner.engine == "auto":
+            if not has_vectors_only(episodes[0]):
+                why = "inputs or targets are more than a vector per sample"
+            elif sum(p.numel() for p in self.model.params().values()) > SMALL:
+                why = f"the network has more than {SMALL:,} parameters"
+        if not why:
+            support = [_labelled(e.support) for e in episodes]
+            query = [_labelled(e.query) for e in episodes]
+            layouts = {tuple(tuple(tasks for _, tasks in parts) for parts in both) for both in zip(support, query, strict=True)}
+            present = tuple(dict.fromkeys(t for _, tasks in support[0] for t in tasks))
+            if len(layouts) > 1 or not support[0] or not query[0]:
+                why = "episodes differ in which tasks they label"
+            elif len(self._networks(present)) > 1:
+                why = "its tasks share no parameter"
+        if why:
+            self._say(f"episodes are computed one by one: {why}", warning=inner.engine == "vmap")
+            return None
+        return self._vectorised(inner, episodes, support, query, present)
+
+    def _vectorised(
+        self,
+        inner: InnerSGD,
+        episodes: Sequence[Episode],
+        support: Sequence[Sequence[Labelled]],
+        query: Sequence[Sequence[Labelled]],
+        present: tuple[TaskName, ...],
+    ) -> Signal | None:
+        phi = self.params()
+        pairs = [(part, task) for part, (_, tasks) in enumerate(query[0]) for task in tasks]
+        tasks = tuple(dict.fromkeys(t for _, t in pairs))
+        like = next(iter(phi.values()))
+        wanted = self._episode_wrt(episodes[0])
+        wrt = [n for n in phi if n in wanted]
+        if self.balancer.needs == "nothing":
+            # Such a balancer does not look at losses.
+            weights_EQ = [torch.cat([self._weigh(like.new_zeros(len(t)), t) for _, t in parts]) for parts in query]
+            cotangents_ERQ = torch.stack(weights_EQ).to(like)[:, None]
+        else:
+            cotangents_TQ = like.new_tensor([[float(t == task) for _, t in pairs] for task in tasks])
+            cotangents_ERQ = cotangents_TQ.expand(len(episodes), -1, -1)
+        before = replace(self.passes)
+        try:
+            found = differentiate(
+                inner,
+                phi,
+                support=support,
+                query=query,
+                names=self._adapting(present),
+                wrt=wrt,
+                cotangents_ERQ=cotangents_ERQ,
+                support_losses=self._support_losses,
+                query_losses=self.losses,
+            )
+        except RuntimeError as error:  # an operation that has no batching rule, or that looks at a number
+            self.passes.forward, self.passes.backward = before.forward, before.backward
+            self._not_vectorised = str(error).strip().splitlines()[0]
+            self._say(f"episodes are computed one by one: {self._not_vectorised}", warning=True)
+            return None
+        # What was traced once ran for every episode.
+        walks = self.passes.backward - before.backward
+        points = 1 if inner.loss_weights is None else sum(w > 0 for w in inner.loss_weights)
+        outer = cotangents_ERQ.shape[1] * (walks if inner.second_order else 0) + points * (
+            len(pairs) if self.balancer.needs != "nothing" else sum(len(self._networks(t)) for _, t in query[0])
+        )
+        self.passes.forward = before.forward + len(episodes) * (self.passes.forward - before.forward)
+        self.passes.backward = before.backward + len(episodes) * (walks + outer)
+        if inner.diverged(found.support_EK):
+            return None
+        weights_E = like.new_tensor([e.weight for e in episodes])
+        summed = {n: torch.tensordot(weights_E, g, dims=1) for n, g in found.gradients.items()}  # [R, ...]
+        # torch.func gives zeros for what a loss does not reach; the rate of an absent task must get nothing, or decay would move it.
+        rates = [n for n in summed if n not in self.model.params()]
+        moved = torch.stack([summed[n].any() for n in rates]).tolist() if rates else []
+        for name in (n for n, any_moved in zip(rates, moved, strict=True) if not any_moved):
+            del summed[name]
+        signal = Signal()
+        if self.balancer.needs == "nothing":
+            signal.common = {n: g[0] for n, g in summed.items()}
+        else:
+            for i, task in enumerate(tasks):
+                reached = wanted if self.coupled else self._wrt((task,))
+                signal.rows[task] = {n: g[i] for n, g in summed.items() if n in reached}
+        losses_Q = found.losses_EQ.mean(0)
+        for task in tasks:
+            signal.losses[task] = torch.stack([losses_Q[q] for q, (_, t) in enumerate(pairs) if t == task]).mean()
+        return signal
+
+    def _reach(self, episode: Episode) -> _Descent:
+        """Adapt to the episode's support; phi itself without support or steps."""
+        phi = self.params()
+        start = self._start_heads(phi, episode) if episode.fresh else phi
+        if self.inner is None or not episode.support:
+            return _Descent(phi, start, [Reached(0, 1.0, start)], 0)
+        before = self.passes.backward
+        reached = self._descend(start, episode.support, steps=self.inner.num_inner_steps, differentiable=True)
+        return _Descent(phi, start, reached, self.passes.backward - before)
+
+    def _start_heads(self, phi: Params, episode: Episode) -> Params:
+        if self.head_init is None:
+            raise ConfigError(
+                f"`head_init` must be set where episodes build heads, here of {', '.join(sorted(episode.fresh))}; found none.",
+                hint="head_init=closed_form, or episodes.fresh=0",
+                place="head_init",
+            )
+        donors = tuple(t for t in self.donors if t not in episode.fresh)
+        self.passes.forward += sum(task in episode.fresh for part in episode.support for task in part.tasks)
+        with self.autocast():
+            return start_heads(self.model, phi, self.kinds, self.head_init, episode.support, episode.fresh, donors)
+
+    def _descend(
+        self, start: Params, parts: Sequence[Part], *, steps: int, differentiable: bool, on_step: OnStep | None = None
+    ) -> list[Reached]:
+        labelled = _labelled(parts)
+        groups = self._networks(tuple(dict.fromkeys(t for _, tasks in labelled for t in tasks)))
+        if len(groups) <= 1:
+            return self._descend_together(start, labelled, groups[0] if groups else (), steps, differentiable, on_step)
+        found, shown = [], []
+        for group in groups:
+            own = [(part, kept) for part, tasks in labelled if (kept := tuple(t for t in tasks if t in group))]
+            steps_shown: dict[int, Params] = {}
+            shown.append(steps_shown)
+            found.append(
+                self._descend_together(start, own, group, steps, differentiable, steps_shown.__setitem__ if on_step is not None else None)
+            )
+        if on_step is not None:
+            for k in range(1, steps + 1):
+                on_step(k, self._merged(start, groups, [after[k] for after in shown]))
+        return [
+            Reached(points[0].step, points[0].weight, self._merged(start, groups, [p.params for p in points]))
+            for points in zip(*found, strict=True)
+        ]
+
+    def _merged(self, start: Params, groups: Sequence[tuple[TaskName, ...]], params: Sequence[Params]) -> Params:
+        changes: dict[Name, Tensor] = {}
+        for group, theirs in zip(groups, params, strict=True):
+            read = frozenset().union(*(self.model.reads(t) for t in group))
+            changes.update({n: theirs[n] for n in read if theirs[n] is not start[n]})
+        return {**start, **changes} if changes else start
+
+    def _descend_together(
+        self,
+        start: Params,
+        labelled: Sequence[Labelled],
+        tasks: tuple[TaskName, ...],
+        steps: int,
+        differentiable: bool,
+        on_step: OnStep | None,
+    ) -> list[Reached]:
+        assert self.inner is not None
+        twice = differentiable and self.inner.second_order
+
+        def objective(params: Params) -> Mapping[TaskName, Tensor]:
+            kernel: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
+            with kernel:
+                return self._support_losses(params, labelled)
+
+        return self.inner.adapt(objective, start, self._adapting(tasks), steps=steps, differentiable=differentiable, on_step=on_step)
+
+    def _support_losses(self, params: Params, labelled: Sequence[Labelled]) -> dict[TaskName, Tensor]:
+        """Loss of each task, averaged over the parts that hold it."""
+        found: dict[TaskName, list[Tensor]] = {}
+        for part, tasks in labelled:
+            for task, loss in self.losses(params, part, tasks).items():
+                found.setdefault(task, []).append(loss)
+            if torch.is_grad_enabled() and self.inner is not None:
+                self.passes.backward += len(tasks) if self.inner.walks_per_task else len(self._networks(tasks))
+        return {task: losses[0] if len(losses) == 1 else torch.stack(losses).mean() for task, losses in found.items()}
+
+    def _query(self, descent: _Descent, part: Part) -> dict[TaskName, Tensor]:
+        """Loss of each task that the part labels, weighted over the points reached."""
+        tasks, reached = labelled_tasks(part), descent.reached
+        if len(reached) == 1 and reached[0].weight == 1.0:
+            return self.losses(reached[0].params, part, tasks)
+        total: dict[TaskName, Tensor] = {}
+        for point in reached:
+            for task, loss in self.losses(point.params, part, tasks).items():
+                total[task] = total[task] + point.weight * loss if task in total else point.weight * loss
+        return total
+
+    def _weigh(self, losses_T: Tensor, tasks: tuple[TaskName, ...]) -> Tensor:
+        weights_T = self.balancer.weights(losses_T, tasks)
+        self.weights.update(zip(tasks, weights_T, strict=True))
+        return weights_T
+
+    def _outer(self, descent: _Descent, loss: Tensor | None, wrt: Iterable[Name], *, keep: bool = False) -> Mapping[Name, Tensor]:
+        wanted, phi = frozenset(wrt), descent.phi
         names = [n for n in phi if n in wanted]
-        if theta is not phi and self.inner is not None:
-            return self.inner.outer(phi, theta, loss, names, keep=keep)
-        if loss is None:
+        if self.inner is not None and descent.reached[-1].step:
+            self.passes.backward += descent.walks if self.inner.second_order else 0
+            return self.inner.outer(phi, descent.reached, loss, names, keep=keep)
+        if loss is None or not loss.requires_grad:
             return {}
+        names = [n for n in names if phi[n].requires_grad]
         found = torch.autograd.grad(loss, [phi[n] for n in names], retain_graph=keep, allow_unused=True)
         return {n: g for n, g in zip(names, found, strict=True) if g is not None}
 
-    def _wrt(self, tasks: Sequence[TaskName]) -> frozenset[Name]:
-        return self.trainable & frozenset().union(*(self.model.reads(t) for t in tasks))
+    def _wrt(self, tasks: tuple[TaskName, ...]) -> frozenset[Name]:
+        if tasks not in self._wanted:
+            self._wanted[tasks] = self.trainable & frozenset().union(*(self.reads(t) for t in tasks))
+        return self._wanted[tasks]
 
-    def _num_networks(self, tasks: tuple[TaskName, ...]) -> int:
-        if tasks not in self._networks:
-            self._networks[tasks] = len(components(self.model, tasks))
-        return self._networks[tasks]
+    def _episode_wrt(self, episode: Episode) -> frozenset[Name]:
+        """What any query loss of the episode may depend on."""
+        parts = (*episode.support, *episode.query)
+        return self._wrt(tuple(dict.fromkeys((*(t for p in parts for t in p.tasks), *(self.donors if episode.fresh else ())))))
+
+    def _adapting(self, tasks: tuple[TaskName, ...]) -> frozenset[Name]:
+        """Names that the inner steps may change."""
+        assert self.inner is not None
+        if tasks not in self._moving:
+            read = self.trainable & frozenset().union(*(self.model.reads(t) for t in tasks))
+            self._moving[tasks] = frozenset(n for n in read if self.inner.adapts(n))
+        return self._moving[tasks]
+
+    def _networks(self, tasks: tuple[TaskName, ...]) -> list[tuple[TaskName, ...]]:
+        """Groups of tasks that share parameters."""
+        if tasks not in self._groups:
+            self._groups[tasks] = components(self.model, tasks)
+        return self._groups[tasks]
 
     def _shared_names(self, tasks: tuple[TaskName, ...]) -> tuple[Name, ...]:
         key = (tasks, self.coupled)
         if key not in self._shared:
-            names = shared(self.model, tasks, self.coupled) & self.trainable
-            self._shared[key] = tuple(n for n in self.model.params() if n in names)
+            groups = self._networks(tasks)  # episodes couple what is linked already, and nothing else
+            names = frozenset().union(*(shared(self, group, self.coupled) for group in groups)) & self.trainable
+            self._shared[key] = tuple(n for n in self.params() if n in names)
         return self._shared[key]
+
+    def _refuse_batch_statistics(self) -> None:
+        modules = self.model.named_modules() if isinstance(self.model, nn.Module) else ()
+        found = [name for name, module in modules if isinstance(module, _BatchNorm) and not module.track_running_stats]
+        if found:
+            raise ConfigError(
+                f"batch normalisation must keep running statistics where episodes adapt, or query samples would see one another; "
+                f"`{found[0]}` keeps none.",
+                hint="use a network with group normalisation, such as encoder.image.norm=group",
+                place=found[0],
+            )
+
+    @contextmanager
+    def _kept_statistics(self, episodes: bool) -> Iterator[None]:
+        """Hold what keeps running statistics in evaluation mode while episodes run."""
+        modules = self.model.modules() if episodes and isinstance(self.model, nn.Module) else ()
+        held = [m for m in modules if isinstance(m, _NormBase) and m.track_running_stats and m.training]
+        for module in held:
+            module.eval()
+        try:
+            yield
+        finally:
+            for module in held:
+                module.train()
+
+    def _say(self, text: str, *, warning: bool) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self.emit(Said(text, "warning" if warning else "info"))
 
     @staticmethod
     def _add(total: dict[Name, Tensor], more: Mapping[Name, Tensor], factor: float | Tensor) -> None:
@@ -219,3 +593,8 @@ def labelled_tasks(part: Part) -> tuple[TaskName, ...]:
         return ()
     found = torch.stack([part.batch.labelled[t].any() for t in part.tasks]).tolist()  # one wait for the device, not one a task
     return tuple(t for t, any_labelled in zip(part.tasks, found, strict=True) if any_labelled)
+
+
+def _labelled(parts: Sequence[Part]) -> list[Labelled]:
+    found = [(part, labelled_tasks(part)) for part in parts]
+    return [(part, tasks) for part, tasks in found if tasks]

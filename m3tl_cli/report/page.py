@@ -13,12 +13,16 @@ from string import Template
 from typing import Any, TypeVar
 
 from m3tl_cli.core.errors import DataError
-from m3tl_cli.core.results import Results, write_text
+from m3tl_cli.core.results import Results, block_parts, block_title, write_text
+from m3tl_cli.report.adaptation import adaptation_plots
+from m3tl_cli.report.blocks import is_shot_block, quadrants, reduction
 from m3tl_cli.report.formats import ARROWS, count, duration, number, percent
+from m3tl_cli.report.markup import framed, gain, images, name, sentence, table
 from m3tl_cli.report.pictures import draw_sheet, png
-from m3tl_cli.report.plots import Plot, curves, inline
+from m3tl_cli.report.plots import Plot, curves
 from m3tl_cli.report.read import RunFolder, Samples
-from m3tl_cli.report.tables import Line, Summary, block_name, cost_rows, lines, summary, write_tables
+from m3tl_cli.report.tables import Line, Summary, cost_rows, lines, summary, write_tables
+from m3tl_cli.report.target import sections, stage_table
 
 STATES = {
     "RUNNING": "is still running",
@@ -67,21 +71,23 @@ def write(folder: Path) -> Path:
 
     write_tables(run.path / "tables", results, run.history)
     plots = curves(run.history, run.tasks, results)
-    for plot in plots:
+    adaptation = adaptation_plots(results) if results is not None else {}
+    for plot in (*plots, *(p for found in adaptation.values() for p in found)):
         write_text(run.path / "plots" / f"{plot.name}.svg", plot.svg)
     if samples and samples.rows:
         (run.path / "plots").mkdir(exist_ok=True)
         (run.path / "plots" / "predictions.png").write_bytes(draw_sheet(samples))
 
-    sections = {
+    parts = {
         "Results": _results(run, results),
+        **(sections(results, adaptation) if results is not None else {}),
         "Cost": _cost(results),
         "Predictions": _predictions(samples),
         "Curves": _curves(plots, run.tasks),
         "How to repeat it": _repeat(run, command, overrides, environment),
     }
-    shown = {title: html for title, html in sections.items() if html}
-    marks = {title: title.lower().replace(" ", "-") for title in shown}
+    shown = {title: html for title, html in parts.items() if html}
+    marks = {title: re.sub(r"\W+", "-", title.lower()) for title in shown}
     body = [
         _head(run, results, data, damaged),
         "<nav aria-label='Sections'>" + "".join(f"<a href='#{marks[t]}'>{t}</a>" for t in shown) + "</nav>",
@@ -115,11 +121,13 @@ def verdict(run: RunFolder, results: Results | None, data: str = "") -> tuple[st
             if run.history
             else "It logged no numbers.",
         )
-    trained = f"Trained {tasks}{on} under {results.paradigm}"
     short = summary(results)
     if short is None:
-        return f"{trained}; no task has a score.", f"One seed ({results.seed})."
-    return f"{trained}: {_against_trivial(short, names)}", (
+        return f"Trained {tasks}{on} under {results.paradigm}; no task has a score.", f"One seed ({results.seed})."
+    seen = len(results.blocks[short.block])
+    new = f" and then {names - seen} new one{'' if names - seen == 1 else 's'}" if names > seen else ""
+    tasks = f"{seen} task{'' if seen == 1 else 's'}"
+    return f"Trained {tasks}{new}{on} under {results.paradigm}: {_against_trivial(short, seen)}{_at_target(results, short)}", (
         f"One run with one seed ({results.seed}): a measurement, not yet evidence for one way of sharing over another."
     )
 
@@ -128,7 +136,7 @@ def _against_trivial(short: Summary, names: int) -> str:
     better, total = len(short.beat_trivial), len(short.reductions)
     main = "" if total == names else " main tasks"
     who = f"{better} of {total}{main} beat" if total > 1 else "it beats" if better else "it does not beat"
-    text = f"{who} the trivial predictor on {block_name(short.block)}"
+    text = f"{who} the trivial predictor on {block_title(short.block)}"
     known = {t: r for t, r in short.reductions.items() if math.isfinite(r)}
     if not known:
         return f"{text}."
@@ -137,6 +145,19 @@ def _against_trivial(short: Summary, names: int) -> str:
     best, worst = max(known, key=lambda t: known[t]), min(known, key=lambda t: known[t])
     ends = f"best {best} {percent(known[best])}, worst {worst} {percent(known[worst])}"
     return f"{text}; {percent(short.mean)} of its error is removed on average ({ends})."
+
+
+def _at_target(results: Results, said: Summary) -> str:
+    """What was reached in target domains, at the largest number of shots; empty without a target, and without what was said already."""
+    squares = quadrants(results)
+    if not squares:
+        return ""
+    last = squares[-1]
+    found = {"seen tasks": last.seen_target, "new tasks": last.new_target}
+    found.pop({"b": "seen tasks", "c": "new tasks"}.get(block_parts(said.block)[0], ""), None)
+    known = " and ".join(f"{percent(share)} on {what}" for what, share in found.items() if math.isfinite(share))
+    shots = "1 shot" if last.num_shots == 1 else f"{last.num_shots} shots"
+    return f" In target domains, with {shots}: {known}." if known else ""
 
 
 def _data(config: Mapping[str, Any]) -> str:
@@ -175,7 +196,7 @@ def _results(run: RunFolder, results: Results | None) -> str:
         "The shaded metric is the one that comparisons use.</p>"
     )
     blocks: dict[str, list[Line]] = {}
-    for line in lines(results):
+    for line in lines({key: tasks for key, tasks in results.blocks.items() if not is_shot_block(key)}):
         blocks.setdefault(line.block, []).append(line)
     tables = "".join(f"<div>{_block(block, found)}</div>" for block, found in blocks.items())
     return f"{legend}<div class='pair'>{tables}</div>"
@@ -189,21 +210,18 @@ def _block(block: str, found: Sequence[Line]) -> str:
             task = line.task
             about = ", ".join(x for x in (line.kind, line.role) if x not in (task, "main"))
             soft = f"<span class='soft'>{escape(about)}</span>"
-            body.append(f"<tr class='task'><th scope='rowgroup' colspan='4'>{_name(task)} {soft}</th></tr>")
+            body.append(f"<tr class='task'><th scope='rowgroup' colspan='4'>{name(task)} {soft}</th></tr>")
         body.append(_line(line))
-    caption = escape(block_name(block)[:1].upper() + block_name(block)[1:])
-    return f"<div class='scroll'><table><caption>{caption}</caption><thead>{head}</thead><tbody>{''.join(body)}</tbody></table></div>"
+    return framed(sentence(block_title(block)), head, "".join(body))
 
 
 def _line(line: Line) -> str:
-    score, reduction = line.score, line.error_reduction
-    mood = "good" if reduction > 0 else "bad" if reduction <= 0 else "soft"
-    width = round(100 * min(1.0, max(0.0, reduction))) if math.isfinite(reduction) else 0
+    score = line.score
     arrow = f"<span title='{score.direction} is better'>{ARROWS[score.direction]}</span>"
     return (
-        f"<tr{' class=primary' if line.primary else ''}><th scope='row'>{_name(line.metric)}&nbsp;{arrow}</th>"
+        f"<tr{' class=primary' if line.primary else ''}><th scope='row'>{name(line.metric)}&nbsp;{arrow}</th>"
         f"<td>{escape(number(score.value, score.unit))}</td><td>{escape(number(score.trivial, score.unit))}</td>"
-        f"<td class='{mood}'>{percent(reduction)}<span class='bar' aria-hidden='true'><i style='width:{width}%'></i></span></td></tr>"
+        f"{gain(reduction(score))}</tr>"
     )
 
 
@@ -215,13 +233,13 @@ def _last_values(run: RunFolder) -> str:
             rows.append((key.removeprefix("val/"), number(series.values[-1]), count(series.steps[-1])))
     if not rows:
         return ""
-    return _table("Last validation of each metric", ("metric", "value", "step"), rows)
+    return table("Last validation of each metric", ("metric", "value", "step"), rows)
 
 
 def _cost(results: Results | None) -> str:
     if results is None:
         return ""
-    return _table("What this run cost", ("what", "amount"), cost_rows(results.cost))
+    return table("What this run cost", ("what", "amount"), cost_rows(results.cost)) + stage_table(results.stages)
 
 
 def _predictions(samples: Samples | None) -> str:
@@ -236,13 +254,13 @@ def _predictions(samples: Samples | None) -> str:
                 continue
             if cell.picture is None:
                 # Words stand together in one line below the pictures, which they would tear apart.
-                words.append(f"<span><span class='of'>{_name(column)}</span> {escape(cell.text)}</span>")
+                words.append(f"<span><span class='of'>{name(column)}</span> {escape(cell.text)}</span>")
                 continue
             source = base64.b64encode(png(cell.picture)).decode()
             high, wide = cell.picture.shape[:2]
             alt = escape(f"{column} of {row.caption}")
             content = f"<img src='data:image/png;base64,{source}' width='{wide}' height='{high}' alt='{alt}'>"
-            figures.append(f"<figure><figcaption><span>{_name(column)}</span></figcaption>{content}</figure>")
+            figures.append(f"<figure><figcaption><span>{name(column)}</span></figcaption>{content}</figure>")
         cells = [*figures, f"<p class='words'>{' '.join(words)}</p>"] if words else figures
         html.append(f"<div class='sample'><h3>{escape(row.caption)}</h3><div class='cells'>{''.join(cells)}</div></div>")
     return "".join(html)
@@ -253,8 +271,7 @@ def _curves(plots: Sequence[Plot], tasks: Sequence[str]) -> str:
     for group in (*tasks, ""):
         found = [p for p in plots if p.group == group]
         if found:
-            images = "".join(f"<div role='img' aria-label='{escape(p.alt)}'>{inline(p)}</div>" for p in found)
-            html.append(f"<h3>{escape(group) or 'The whole run'}</h3><div class='plots'>{images}</div>")
+            html.append(f"<h3>{escape(group) or 'The whole run'}</h3>{images(found)}")
     return "".join(html)
 
 
@@ -270,7 +287,7 @@ def _repeat(run: RunFolder, command: str, overrides: Sequence[str], environment:
         html.append(f"<p>Checkpoints: {', '.join(f'<code>{escape(c)}</code>' for c in run.checkpoints)}.</p>")
     flat = [(key, value) for key, value in _flatten(environment) if key != "command"]
     if flat:
-        html.append(_table("Environment", ("what", "found"), flat, kind="left"))
+        html.append(table("Environment", ("what", "found"), flat, kind="left"))
     return "".join(html)
 
 
@@ -288,15 +305,3 @@ def _words(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_words, value)) or "none"
     return "none" if value is None else str(value)
-
-
-def _table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "numbers") -> str:
-    head = "".join(f"<th scope='col'>{escape(c)}</th>" for c in columns)
-    body = "".join(f"<tr><th scope='row'>{_name(r[0])}</th>{''.join(f'<td>{escape(x)}</td>' for x in r[1:])}</tr>" for r in rows)
-    table = f"<table class='{kind}'><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f"<div class='scroll'>{table}</div>"
-
-
-def _name(text: str) -> str:
-    """A name that may be broken behind an underscore, slash or dot where the page is narrow."""
-    return re.sub(r"(?<=[_/.])(?=\w)", "<wbr>", escape(text))

@@ -5,12 +5,17 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from m3tl_cli.core.results import Results, Score
 from m3tl_cli.report.formats import ARROWS, drawable, number
 from m3tl_cli.report.read import Series
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 # Readable on white and on near black, told apart by colour-blind people; after the last one the dashes change.
 COLOURS = ("#3b82c4", "#d1742a", "#2e9a68", "#a06bd0", "#c94f5d", "#8a8f2a", "#2a9aa8", "#b0669a")
@@ -19,6 +24,7 @@ INK, PAPER, GRID = "#24292f", "#fefefe", "#d5dae0"
 
 # A plot is 350 pixels wide at most on a page: more points cannot be seen, and make the page heavy.
 MAX_POINTS = 400
+LEGEND_WIDTH = 60  # letters
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ def _plot(name: str, group: str, title: str, lines: Mapping[str, Series], *, fir
     svg = _draw(title, shown, first, level)
     ends = "; ".join(f"{label} ends at {number(_last(lines[label]))}" for label in list(shown)[:12])
     trivial = f"; the trivial predictor is at {number(level)}" if math.isfinite(level) else ""
-    return [Plot(re.sub(r"[^\w.-]", "_", name), group, f"{title} over steps: {ends}{trivial}.", svg)]
+    return [Plot(file_name(name), group, f"{title} over steps: {ends}{trivial}.", svg)]
 
 
 def _last(series: Series) -> float:
@@ -119,10 +125,18 @@ def _thin(series: Series) -> Series:
     return Series(steps, tuple(math.fsum(p) / len(p) if p else math.nan for p in parts))
 
 
-def _draw(title: str, lines: Mapping[str, Series], first: int, level: float) -> str:
+def draw(title: str, xlabel: str, labels: Sequence[str], paint: Callable[[Axes], Sequence[Line2D]]) -> str:
+    """One figure as a whole SVG file in the style of all plots.
+
+    Args:
+        title: Above the axes.
+        xlabel: Below them.
+        labels: Of the legend, which stands below; empty: none.
+        paint: Draws into the axes and returns the line of each label.
+    """
     import matplotlib.style
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter
 
     settings = {
         "svg.hashsalt": "m3tl",
@@ -140,40 +154,66 @@ def _draw(title: str, lines: Mapping[str, Series], first: int, level: float) -> 
         "axes.facecolor": PAPER,
         "axes.spines.top": False,
         "axes.spines.right": False,
+        "legend.frameon": False,
+        "legend.borderaxespad": 0.1,
+        "legend.labelspacing": 0.3,
+        "legend.handlelength": 1.6,
+        "legend.columnspacing": 1.2,
     }
-    rows = -(-len(lines) // 2) if len(lines) > 1 else 0
+    words = [_plain(label) for label in labels]
+    longest = sorted((6 + len(word) for word in words), reverse=True)  # with the line's sample and the gap, about 6 letters
+    columns = max(1, *(k for k in range(len(words) + 1) if sum(longest[:k]) <= LEGEND_WIDTH))
+    legend = 0.17 * -(-len(words) // columns) + 0.05 if words else 0.0
     with matplotlib.style.context(["default", settings]):
-        legend = 0.17 * rows + (0.05 if rows else 0)
         figure = Figure(figsize=(3.9, 2.3 + legend))
         axes = figure.add_axes((0.145, (0.42 + legend) / (2.3 + legend), 0.825, 1.62 / (2.3 + legend)))
-        for i, (label, series) in enumerate(lines.items(), start=first):
+        handles = paint(axes)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.6g}"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
+        axes.grid(axis="y", color=GRID, lw=0.6)
+        axes.set_axisbelow(True)
+        axes.set_title(_plain(title), loc="left", fontsize=9, x=-0.13)
+        axes.set_xlabel(xlabel, labelpad=1)
+        if words:
+            figure.legend(handles, words, loc="lower center", ncol=columns)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", out.getvalue())
+
+
+def mark_trivial(axes: Axes, level: float) -> None:
+    """A dashed line where the trivial predictor is."""
+    axes.axhline(level, color=INK, lw=1, ls=(0, (4, 3)))
+    axes.annotate("trivial", (1, level), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points", ha="right")
+
+
+def file_name(text: str) -> str:
+    """`text` as the name of a file."""
+    return re.sub(r"[^\w.-]", "_", text)
+
+
+def _draw(title: str, lines: Mapping[str, Series], first: int, level: float) -> str:
+    from matplotlib.ticker import MaxNLocator, NullFormatter
+
+    def paint(axes: Axes) -> list[Line2D]:
+        handles = []
+        for i, series in enumerate(lines.values(), start=first):
             marker = "o" if len(series.steps) <= 25 else None
-            dash = DASHES[i // len(COLOURS) % len(DASHES)]
-            axes.plot(series.steps, series.values, dash, color=COLOURS[i % len(COLOURS)], lw=1.4, marker=marker, ms=3, label=label)
+            dash, colour = DASHES[i // len(COLOURS) % len(DASHES)], COLOURS[i % len(COLOURS)]
+            handles += axes.plot(series.steps, series.values, dash, color=colour, lw=1.4, marker=marker, ms=3)
         finite = [v for s in lines.values() for v in s.values if math.isfinite(v)]
         if math.isfinite(level):
             finite.append(level)
-            axes.axhline(level, color=INK, lw=1, ls=(0, (4, 3)))
-            axes.annotate("trivial", (1, level), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points", ha="right")
+            mark_trivial(axes, level)
         if min(finite) > 0 and max(finite) > 100 * min(finite):
             axes.set_yscale("log")
             axes.yaxis.set_minor_formatter(NullFormatter())
         else:
             axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.6g}"))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
-        axes.grid(axis="y", color=GRID, lw=0.6)
-        axes.set_axisbelow(True)
-        axes.set_title(_plain(title), loc="left", fontsize=9, x=-0.13)
-        axes.set_xlabel("step", labelpad=1)
-        if rows:
-            figure.legend(
-                [_plain(label) for label in lines], loc="lower center", ncol=2, frameon=False, borderaxespad=0.1, labelspacing=0.3
-            )
-        out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", out.getvalue())
+        return handles
+
+    return draw(title, "step", list(lines) if len(lines) > 1 else [], paint)
 
 
 def _plain(text: str) -> str:

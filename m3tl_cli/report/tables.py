@@ -5,15 +5,27 @@ from __future__ import annotations
 import csv
 import io
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from m3tl_cli.core.results import Cost, Results, Score, TaskResult, write_text
+from m3tl_cli.core.results import (
+    Choice,
+    Cost,
+    Curve,
+    Results,
+    Score,
+    StageCost,
+    TaskResult,
+    block_order,
+    block_parts,
+    mean,
+    write_text,
+)
+from m3tl_cli.report.blocks import is_shot_block, primaries, reduction
 from m3tl_cli.report.formats import count, duration, size
 from m3tl_cli.report.read import Series
-
-BLOCKS = {"a": "held-out samples of the source domains"}
 
 COST: Mapping[str, str] = {
     "parameters": "parameters of all networks",
@@ -26,6 +38,7 @@ COST: Mapping[str, str] = {
     "seconds": "training time, evaluation included",
     "seconds_prepare": "time to prepare the data",
     "peak_memory": "peak memory",
+    "labels": "labelled samples seen, pretraining included",
 }
 
 
@@ -44,8 +57,7 @@ class Line:
     @property
     def error_reduction(self) -> float:
         """As `Score.error_reduction`; NaN where a number is missing."""
-        known = all(math.isfinite(x) for x in (self.score.value, self.score.trivial, self.score.perfect))
-        return self.score.error_reduction if known else math.nan
+        return reduction(self.score)
 
 
 @dataclass(frozen=True)
@@ -68,20 +80,14 @@ class Summary:
     @property
     def mean(self) -> float:
         """Mean error reduction over the tasks whose numbers are there; NaN without any."""
-        known = [r for r in self.reductions.values() if math.isfinite(r)]
-        return math.fsum(known) / len(known) if known else math.nan
+        return mean(self.reductions.values())
 
 
-def block_name(block: str) -> str:
-    """A block in words."""
-    return BLOCKS.get(block, f"block {block}")
-
-
-def lines(results: Results) -> list[Line]:
-    """Every score, by block, task and metric in the order of the results; a task's primary metric comes first."""
+def lines(blocks: Mapping[str, Mapping[str, TaskResult]]) -> list[Line]:
+    """Every score, by block, then by task and metric in the order of the results; a task's primary metric comes first."""
     made = []
-    for block, tasks in results.blocks.items():
-        for task, result in tasks.items():
+    for block in sorted(blocks, key=block_order):
+        for task, result in blocks[block].items():
             for metric in sorted(result.scores, key=lambda m, r=result: m != r.primary):  # type: ignore[misc]
                 primary = metric == result.primary
                 made.append(Line(block, task, result.kind, result.role, metric, primary, result.scores[metric]))
@@ -89,29 +95,65 @@ def lines(results: Results) -> list[Line]:
 
 
 def summary(results: Results) -> Summary | None:
-    """The first block in short; None where no main task has its primary metric."""
-    for block, tasks in results.blocks.items():
-        main: dict[str, TaskResult] = {t: r for t, r in tasks.items() if r.role == "main" and r.primary in r.scores}
-        if main:
-            made = {t: Line(block, t, r.kind, r.role, r.primary, True, r.scores[r.primary]).error_reduction for t, r in main.items()}
-            return Summary(block, made)
-    return None
+    """The first block in short, of its kind the one with the most shots; None where no main task has its primary metric."""
+    found = [key for key in sorted(results.blocks, key=block_order) if primaries(results.blocks[key])]
+    if not found:
+        return None
+    alike = [key for key in found if block_parts(key)[0] == block_parts(found[0])[0] and is_shot_block(key)]
+    block = alike[-1] if alike else found[0]
+    return Summary(block, {task: reduction(score) for task, score in primaries(results.blocks[block]).items()})
 
 
 def cost_rows(cost: Cost) -> list[tuple[str, str]]:
     """What the run cost: what is counted, and the number in words."""
     shown = {"seconds": duration, "seconds_prepare": duration, "peak_memory": size}
-    return [(words, shown.get(name, count)(getattr(cost, name))) for name, words in COST.items()]
+    words = {name: text for name, text in COST.items() if name != "labels" or cost.labels}
+    return [(text, shown.get(name, count)(getattr(cost, name))) for name, text in words.items()]
 
 
-def results_csv(results: Results) -> str:
-    """All scores, one line each."""
-    header = ["block", "task", "kind", "role", "metric", "primary", "value", "unit", "direction", "trivial", "perfect", "error_reduction"]
+def blocks_csv(results: Results) -> str:
+    """All scores of the run, under the name of its paradigm, and of its baselines, one line each."""
+    header = ["model", "block", "num_shots", "task", "kind", "role", "metric", "primary", "value", "unit", "direction"]
     rows: list[list[object]] = []
-    for x in lines(results):
-        numbers = (x.score.trivial, x.score.perfect, x.error_reduction)
-        rows.append([x.block, x.task, x.kind, x.role, x.metric, int(x.primary), x.score.value, x.score.unit, x.score.direction, *numbers])
-    return _csv(header, rows)
+    for model, blocks in ((results.paradigm, results.blocks), *results.baselines.items()):
+        for x in lines(blocks):
+            what = (model, *_place(x.block), x.task, x.kind, x.role, x.metric, int(x.primary))
+            rows.append([*what, x.score.value, x.score.unit, x.score.direction, x.score.trivial, x.score.perfect, x.error_reduction])
+    return _csv([*header, "trivial", "perfect", "error_reduction"], rows)
+
+
+def curves_csv(curves: Sequence[Curve]) -> str:
+    """Every adaptation curve, one line per step: mean and standard deviation over the episodes that have a number."""
+    header = ["block", "num_shots", "task", "optimizer", "chosen", "chosen_step", "metric", "step", "num_episodes", "mean", "std"]
+    rows: list[list[object]] = []
+    for curve in curves:
+        what = (curve.block, curve.num_shots, curve.task, curve.optimizer, int(curve.chosen), curve.chosen_step, curve.metric)
+        for i, step in enumerate(curve.steps):
+            known = [row[i] for row in curve.episodes if math.isfinite(row[i])]
+            score, spread = curve.at(step), statistics.stdev(known) if len(known) > 1 else math.nan
+            rows.append([*what, step, len(known), score.value, spread, curve.direction, curve.trivial, curve.perfect, reduction(score)])
+    return _csv([*header, "direction", "trivial", "perfect", "error_reduction"], rows)
+
+
+def choices_csv(choices: Sequence[Choice]) -> str:
+    """Everything that was tried on meta-validation, one line each; the number of steps stands beside what was chosen."""
+    rows = []
+    for choice in choices:
+        for label, score in choice.trials:
+            chosen = label == choice.optimizer
+            rows.append([*_place(choice.block), label, score, int(chosen), choice.steps if chosen else ""])
+    return _csv(["block", "num_shots", "optimizer", "score", "chosen", "steps"], rows)
+
+
+def stages_csv(stages: Sequence[StageCost]) -> str:
+    """What each stage cost."""
+    header = [f.name for f in fields(StageCost)]
+    return _csv(header, ([int(v) if isinstance(v, bool) else v for v in asdict(stage).values()] for stage in stages))
+
+
+def sources_csv(sources: Mapping[str, Mapping[str, float]]) -> str:
+    """The score of every source task for every new one."""
+    return _csv(["task", "source", "score"], ([task, source, x] for task, found in sources.items() for source, x in found.items()))
 
 
 def cost_csv(cost: Cost) -> str:
@@ -128,10 +170,20 @@ def write_tables(folder: Path, results: Results | None, history: Mapping[str, Se
     """Write what there is to `folder`; returns the files."""
     texts = {"history.csv": history_csv(history)} if history else {}
     if results is not None:
-        texts |= {"results.csv": results_csv(results), "cost.csv": cost_csv(results.cost)}
+        texts |= {"blocks.csv": blocks_csv(results), "cost.csv": cost_csv(results.cost)}
+        texts |= {"curves.csv": curves_csv(results.curves)} if results.curves else {}
+        texts |= {"choices.csv": choices_csv(results.choices)} if results.choices else {}
+        texts |= {"stages.csv": stages_csv(results.stages)} if results.stages else {}
+        texts |= {"sources.csv": sources_csv(results.sources)} if results.sources else {}
     for name, text in texts.items():
         write_text(folder / name, text)
     return [folder / name for name in texts]
+
+
+def _place(block: str) -> tuple[str, int | str]:
+    """A block's kind and number of shots; its whole key and nothing where it has none."""
+    kind, number = block_parts(block)
+    return (kind, number) if number is not None and is_shot_block(block) else (block, "")
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

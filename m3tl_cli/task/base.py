@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from m3tl_cli.core.contracts import Task
+from m3tl_cli.core.errors import ConfigError
+from m3tl_cli.task.masking import log_frequencies
 
 Picture = npt.NDArray[np.uint8]
 """[H, W, 3]."""
@@ -53,10 +56,12 @@ class TaskKind(ABC):
     Attributes:
         metrics: Information per metric, in the order in which tables show them.
         primary: The metric that comparisons use.
+        activation: What turns raw outputs into predictions: `softmax` over classes, `sigmoid` of yes or no; `identity`: neither.
     """
 
     metrics: dict[str, MetricInfo]
     primary: str
+    activation: ClassVar[Literal["identity", "softmax", "sigmoid"]] = "identity"
 
     def __init__(self, *, task: Task) -> None:
         self.task = task
@@ -87,6 +92,59 @@ class TaskKind(ABC):
             target: [N, ...] training targets.
             labelled: [N] bool.
         """
+
+    def ideal_output(self, target: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """The raw output that a closed form regresses onto.
+
+        Args:
+            target: As for `loss`.
+            labelled: [B] bool.
+
+        Returns:
+            [B, num_outputs, *task.size], float: standardised values; +-1 for classes and for yes or no; 0 where unknown. And where it is
+            known, bool of the same shape.
+
+        Raises:
+            ConfigError: If the kind has none.
+        """
+        raise ConfigError(
+            f"`kind` of a task with a new head must have an ideal output; found {type(self).__name__}.",
+            place=f"task.{self.task.name}",
+            hint="give the class a method `ideal_output`",
+        )
+
+    def prior(self, target: Tensor, labelled: Tensor) -> Tensor:
+        """The constant raw output that fits best without looking at input or position.
+
+        Mean of the ideal output; for classes the logarithms of their frequencies, for yes or no the logarithm of the odds, both with one
+        more of each counted. Of standardised values 0 where nothing is known.
+        Differs from `trivial`, which may know the pixel's position and is the best for the primary metric: this one is the best for
+        squared error, cosine or cross-entropy, and is what the bias of a last layer can hold.
+
+        Args:
+            target: As for `loss`.
+            labelled: [B] bool.
+
+        Returns:
+            [num_outputs].
+        """
+        ideal, known = (x.movedim(1, 0).flatten(1) for x in self.ideal_output(target, labelled))
+        if self.activation == "identity":
+            return torch.where(known, ideal, 0.0).sum(1) / known.sum(1).clamp(min=1)
+        yes_C = (known & (ideal > 0)).sum(1)
+        if self.activation == "softmax":
+            return log_frequencies(yes_C)
+        frequencies_2C = log_frequencies(torch.stack([known.sum(1) - yes_C, yes_C]))
+        return frequencies_2C[1] - frequencies_2C[0]
+
+    def standardised(self, target: Tensor, labelled: Tensor) -> Task:  # noqa: ARG002
+        """The task with mean and deviation of these targets, by which adaptation starts at losses of about 1; itself for classes.
+
+        Args:
+            target: As for `loss`.
+            labelled: [B] bool.
+        """
+        return self.task
 
     @abstractmethod
     def decode(self, output: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ class BinaryMap(TaskKind):
     """
 
     primary = "average_precision"
+    activation = "sigmoid"
 
     def __init__(self, *, task: Task, pos_weight: Annotated[float, Gt(0)], threshold: Annotated[float, Gt(0), Lt(1)]) -> None:
         super().__init__(task=task)
@@ -77,6 +78,11 @@ class BinaryMap(TaskKind):
         share_HW = torch.where(all_HW > 0, yes_HW / all_HW.clamp(min=1), everywhere)
         # Not smoothed by counts, which would change the order; a share of 0 or 1 becomes one in a million from it.
         return torch.logit(share_HW.float(), eps=1e-6)[None, None]
+
+    def ideal_output(self, target: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
+        """+1 for yes and -1 for no, [B, 1, H, W]; see `TaskKind.ideal_output`."""
+        known = (per_sample(labelled, target) & (target >= 0))[:, None]
+        return torch.where(known, torch.where(target[:, None] > 0, 1.0, -1.0), 0.0), known
 
     def decode(self, output: Tensor) -> Tensor:
         """Probabilities of yes [B, H, W]."""

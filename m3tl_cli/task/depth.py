@@ -12,7 +12,7 @@ from torch import Tensor
 from m3tl_cli.core.contracts import Task
 from m3tl_cli.core.errors import ConfigError, DataError
 from m3tl_cli.task.base import Meter, MetricInfo, Picture, TaskKind
-from m3tl_cli.task.masking import as_float, masked_mean, per_sample, repeat_constant
+from m3tl_cli.task.masking import as_float, masked_mean, per_sample, repeat_constant, with_statistics
 from m3tl_cli.task.palette import UNLABELLED
 
 _DECODED = 6.0
@@ -87,6 +87,16 @@ class Depth(TaskKind):
             best_HW = torch.where(mask.any(0), best_HW, _relative_median(depth_NHW.flatten()))
         output_HW = torch.where(best_HW.isfinite(), self._standardised(best_HW), 0.0)
         return output_HW[None, None]
+
+    def ideal_output(self, target: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
+        """The standardised logarithm of depth, [B, 1, H, W]; see `TaskKind.ideal_output`."""
+        known = _mask(target, labelled)
+        z = self._standardised(torch.where(known, as_float(target), 1.0))
+        return torch.where(known, z, 0.0)[:, None], known[:, None]
+
+    def standardised(self, target: Tensor, labelled: Tensor) -> Task:
+        """The task with mean and deviation of these depths, in metres; see `with_statistics`."""
+        return with_statistics(self.task, target.reshape(-1, 1), _mask(target, labelled).reshape(-1, 1))
 
     def decode(self, output: Tensor) -> Tensor:
         """Depth [B, H, W] in metres, above 0."""

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
+
+from m3tl_cli.core.contracts import Task
+
+_NO_SPREAD = 1e-6
+"""Deviation over magnitude below which numbers in float32 count as equal."""
 
 
 def as_float(x: Tensor) -> Tensor:
@@ -50,3 +57,40 @@ def log_frequencies(counts: Tensor) -> Tensor:
     """
     more = counts.double() if counts.device.type != "mps" else counts.float()
     return ((more + 1) / (more + 1).sum(0)).log().float()
+
+
+def with_statistics(task: Task, values: Tensor, known: Tensor) -> Task:
+    """The task with the mean and the standard deviation of these values, for each output.
+
+    Where they are too few or too much alike for a deviation, the task's own stays; a task without one takes the mean's magnitude, or 1
+    where the mean is 0. Where none is known, the task's own mean stays, else 0.
+
+    Args:
+        task: Of C outputs.
+        values: [N, C] in the unit of the targets.
+        known: [N, C] bool.
+    """
+    means, stds = [], []
+    for c in range(values.shape[1]):
+        column = values[known[:, c], c].detach().cpu().double()
+        mean = float(column.mean()) if len(column) else (task.mean[c] if task.mean else 0.0)
+        std = float(column.std(correction=0)) if len(column) > 1 else 0.0
+        if std <= _NO_SPREAD * abs(mean):
+            std = task.std[c] if task.std else abs(mean) or 1.0
+        means.append(mean)
+        stds.append(std)
+    return replace(task, mean=tuple(means), std=tuple(stds))
+
+
+def one_hot_signs(target: Tensor, known: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """+1 at the class and -1 at the others, [B, C, ...] float32, 0 where unknown; and where it is known, the same shape.
+
+    Args:
+        target: [B, ...] class indices.
+        known: [B, ...] bool.
+        num_classes: C.
+    """
+    classes = torch.arange(num_classes, device=target.device).reshape(1, -1, *[1] * (target.ndim - 1))
+    everywhere = known[:, None].expand(-1, num_classes, *known.shape[1:])
+    signs = torch.where(target[:, None] == classes, 1.0, -1.0)
+    return torch.where(everywhere, signs, 0.0), everywhere

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from m3tl_cli.core.contracts import Task
 from m3tl_cli.core.errors import ConfigError
 from m3tl_cli.task.base import Meter, MetricInfo, Picture, TaskKind
-from m3tl_cli.task.masking import as_float, log_frequencies, masked_mean, repeat_constant
+from m3tl_cli.task.masking import as_float, log_frequencies, masked_mean, one_hot_signs, repeat_constant
 
 
 class Multiclass(TaskKind):
@@ -32,6 +32,7 @@ class Multiclass(TaskKind):
     """
 
     primary = "accuracy"
+    activation = "softmax"
 
     def __init__(self, *, task: Task, label_smoothing: Annotated[float, Ge(0), Lt(1)]) -> None:
         super().__init__(task=task)
@@ -62,6 +63,10 @@ class Multiclass(TaskKind):
         """Logarithms of the class frequencies, [1, C]; see `TaskKind.trivial`."""
         known = target[labelled & (target >= 0)].long()
         return log_frequencies(torch.bincount(known, minlength=self.task.num_outputs))[None]
+
+    def ideal_output(self, target: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
+        """+1 at the class and -1 at the others, [B, C]; see `TaskKind.ideal_output`."""
+        return one_hot_signs(target, labelled & (target >= 0), self.task.num_outputs)
 
     def decode(self, output: Tensor) -> Tensor:
         """Class indices [B], int64."""

@@ -81,6 +81,15 @@ class Normals(TaskKind):
             best_3HW = torch.where(mask.any(0), best_3HW, everywhere_31[..., None])
         return (best_3HW - up_311)[None]
 
+    def ideal_output(self, target: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
+        """The unit normal minus up, [B, 3, H, W]; see `TaskKind.ideal_output`.
+
+        So its mean, plus up, has the mean direction, which is the constant of the least 1 - cosine.
+        """
+        known = _mask(target, labelled)[:, None].expand_as(target)
+        truth = _normalised(torch.where(known, as_float(target), 1.0))
+        return torch.where(known, truth - _up(truth), 0.0), known
+
     def decode(self, output: Tensor) -> Tensor:
         """Unit normals [B, 3, H, W]."""
         raw = as_float(output)

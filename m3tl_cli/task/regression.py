@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from m3tl_cli.core.contracts import Task
 from m3tl_cli.core.errors import ConfigError, DataError
 from m3tl_cli.task.base import Meter, MetricInfo, Picture, TaskKind
-from m3tl_cli.task.masking import as_float, masked_mean, per_sample, repeat_constant
+from m3tl_cli.task.masking import as_float, masked_mean, per_sample, repeat_constant, with_statistics
 
 
 class Regression(TaskKind):
@@ -73,6 +73,15 @@ class Regression(TaskKind):
         known = torch.where(per_sample(labelled, target), as_float(target), float("nan"))
         median = self._standardised(torch.nanquantile(known, 0.5, dim=0, keepdim=True))
         return torch.where(median.isnan(), 0.0, median)
+
+    def ideal_output(self, target: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
+        """The standardised values, [B, C]; see `TaskKind.ideal_output`."""
+        known = per_sample(labelled, target) & ~target.isnan()
+        return torch.where(known, self._standardised(as_float(target)), 0.0), known
+
+    def standardised(self, target: Tensor, labelled: Tensor) -> Task:
+        """The task with mean and deviation of these targets, for each output; see `with_statistics`."""
+        return with_statistics(self.task, target, per_sample(labelled, target) & ~target.isnan())
 
     def decode(self, output: Tensor) -> Tensor:
         """Values [B, C] in the target's unit."""

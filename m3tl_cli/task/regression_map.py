@@ -59,6 +59,16 @@ class RegressionMap(Regression):
         output_HW = self._standardised(torch.where(median_HW.isnan(), known_NHW.nanmedian(), median_HW))
         return torch.where(output_HW.isnan(), 0.0, output_HW)[None, None]
 
+    def ideal_output(self, target: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
+        """The standardised values, [B, 1, H, W]; see `TaskKind.ideal_output`."""
+        ideal, known = super().ideal_output(target, labelled)
+        return ideal[:, None], known[:, None]
+
+    def standardised(self, target: Tensor, labelled: Tensor) -> Task:
+        """The task with mean and deviation of all these pixels; see `with_statistics`."""
+        pixels = per_sample(labelled, target).expand_as(target).reshape(-1)
+        return super().standardised(target.reshape(-1, 1), pixels)
+
     def decode(self, output: Tensor) -> Tensor:
         """Values [B, H, W] in the target's unit."""
         return super().decode(output[:, 0])

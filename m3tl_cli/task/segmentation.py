@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from m3tl_cli.core.contracts import Task
 from m3tl_cli.core.errors import ConfigError
 from m3tl_cli.task.base import Meter, MetricInfo, Picture, TaskKind
-from m3tl_cli.task.masking import as_float, log_frequencies, masked_mean, per_sample, repeat_constant
+from m3tl_cli.task.masking import as_float, log_frequencies, masked_mean, one_hot_signs, per_sample, repeat_constant
 from m3tl_cli.task.palette import UNLABELLED, class_colours
 
 
@@ -34,6 +34,7 @@ class Segmentation(TaskKind):
     """
 
     primary = "miou"
+    activation = "softmax"
 
     def __init__(self, *, task: Task, label_smoothing: Annotated[float, Ge(0), Lt(1)]) -> None:
         super().__init__(task=task)
@@ -65,6 +66,10 @@ class Segmentation(TaskKind):
         counts_CHW = torch.stack([((target == c) & per_sample(labelled, target)).sum(0) for c in range(self.task.num_outputs)])
         everywhere_C11 = log_frequencies(counts_CHW.sum((1, 2)))[:, None, None]
         return torch.where(counts_CHW.sum(0) > 0, log_frequencies(counts_CHW), everywhere_C11)[None]
+
+    def ideal_output(self, target: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
+        """+1 at the class and -1 at the others, [B, C, H, W]; see `TaskKind.ideal_output`."""
+        return one_hot_signs(target, per_sample(labelled, target) & (target >= 0), self.task.num_outputs)
 
     def decode(self, output: Tensor) -> Tensor:
         """Class indices [B, H, W], int64."""

@@ -7,7 +7,7 @@ import re
 import shlex
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Annotated, Any
@@ -107,6 +107,21 @@ class MLflow(Tracker):
             if self._thread.is_alive():
                 self._complain(f"it took longer than {self.timeout:g} s to send the rest")
         self._thread = None
+
+    def attach(self, group: str, experiment: str, paths: Sequence[Path]) -> None:
+        """Copy what a whole sweep left to the parent run of its runs, and wait for it; what goes wrong lands in `trouble`.
+
+        Args:
+            group: Name that the runs of the sweep share.
+            experiment: Name of their experiment where the settings name none.
+            paths: Files and folders.
+        """
+        self.trouble = ""
+        calm_environment(self.timeout)
+        try:
+            Store(uri=self.uri, folder=self.folder, timeout=self.timeout).attach(group, self.experiment or experiment, paths)
+        except Exception as error:
+            self._complain(f"{type(error).__name__}: {error}")
 
     @property
     def where(self) -> str:

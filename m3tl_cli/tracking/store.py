@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
 
+from m3tl_cli.core.errors import ConfigError
 from m3tl_cli.tracking.base import Ending, RunInfo
 from m3tl_cli.tracking.status import Process, read_status
 
@@ -97,6 +98,29 @@ class Store:
             self.send(missed)
             for point in missed:
                 self._logged[point.key] = max(point.step, self._logged.get(point.key, -1))
+
+    def attach(self, group: str, experiment: str, paths: Sequence[Path]) -> None:
+        """Copy what a whole sweep left, such as its comparison, to the parent run of its runs.
+
+        Args:
+            group: Name that the runs of the sweep share.
+            experiment: Name of their MLflow experiment.
+            paths: Files and folders.
+        """
+        if self.is_server:
+            _probe(self.uri, min(self.timeout, PROBE_SECONDS))
+        _load_mlflow()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "mlflow.lock", timeout=max(self.timeout, LOCK_SECONDS)):
+            self._client = connect(self.uri)
+            self.experiment_id = self._find_experiment(experiment)
+            self.run_id = self._find_parent(group)
+        for path in paths:
+            if path.is_dir():
+                self.client.log_artifacts(self.run_id, str(path), path.name)
+            else:
+                self.client.log_artifact(self.run_id, str(path))
+        self._settle(self.run_id, self.experiment_id)
 
     def send(self, points: Sequence[Point]) -> None:
         """Log numbers; steps that a resumed run had logged already are left out."""
@@ -250,6 +274,34 @@ def connect(uri: str) -> MlflowClient:
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def folders(uri: str, query: str) -> list[Path]:
+    """Folders of the runs that a filter of MLflow finds, the latest first.
+
+    Args:
+        uri: Database or server.
+        query: In MLflow's filter language, such as "tags.`m3tl.paradigm` = 'mtl'".
+
+    Raises:
+        ConfigError: If there is no such store, or the filter cannot be read.
+    """
+    file = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:") and not file.is_file():
+        raise ConfigError(f"`--uri` must name a store; found no {file}", hint="--uri sqlite:///outputs/mlflow.db", place="--uri")
+    calm_environment(PROBE_SECONDS)
+    client = connect(uri)
+    from mlflow.exceptions import MlflowException
+
+    ids = [e.experiment_id for e in client.search_experiments(max_results=BATCH)]
+    try:
+        found = client.search_runs(ids, query, max_results=BATCH)
+    except MlflowException as error:
+        text = " ".join(str(error).split())[:300]
+        hint = "--query \"tags.`m3tl.paradigm` = 'mtl'\""
+        raise ConfigError(f"`--query` must be a filter of MLflow; found {query}: {text}", hint=hint, place="--query") from error
+    # The parent of a sweep has no folder.
+    return [Path(run.data.tags["m3tl.folder"]) for run in found if "m3tl.folder" in run.data.tags]
 
 
 def _load_mlflow() -> None:

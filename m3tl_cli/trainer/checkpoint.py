@@ -56,11 +56,23 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def updates(path: Path) -> int:
-    """Updates done when the checkpoint was written, read from the header alone; 0 where there is no file."""
+    """Updates of the run done when the checkpoint was written, read from the header alone; 0 where there is no file."""
+    header = _header(path)
+    return int(header["counters"]["updates"]) + int(header.get("first", 0)) if header else 0
+
+
+def about(path: Path) -> dict[str, Any]:
+    """What the run said of itself when the checkpoint was written, read from the header alone; empty where there is no file."""
+    found: dict[str, Any] = _header(path).get("about", {})
+    return found
+
+
+def _header(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        return 0
+        return {}
     with safe_open(path, framework="pt") as file:
-        return int(json.loads((file.metadata() or {})["m3tl"])["counters"]["updates"])
+        header: dict[str, Any] = json.loads((file.metadata() or {})["m3tl"])
+    return header
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, names: Mapping[int, Name]) -> dict[Name, dict[str, Any]]:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from m3tl_cli.core.contracts import Batch, Model, Pool, TaskName
+from m3tl_cli.core.contracts import Batch, Model, Params, Part, Pool, Task, TaskName, generator
 from m3tl_cli.core.results import Score, TaskResult
-from m3tl_cli.task.base import TaskKind
+from m3tl_cli.paradigm.engine import Engine
+from m3tl_cli.task.base import Meter, TaskKind
 from m3tl_cli.trainer.runtime import Runtime
 
 MetricValues = dict[TaskName, dict[str, float]]
@@ -46,31 +47,43 @@ def evaluate(
     size: int,
     *,
     advanced: Callable[[int, int], None] | None = None,
+    params: Params | None = None,
+    meters: Mapping[TaskName, Meter] | None = None,
+    rows: Tensor | None = None,
 ) -> MetricValues:
     """Every metric of every task of `kinds` on the whole pool.
 
     Args:
-        model: Its own parameters are used.
+        model: Model.
         kinds: Tasks to score.
         pool: Samples.
         runtime: Device and precision.
         size: Samples a batch.
         advanced: Told how many samples of how many are done.
+        params: Instead of the model's own.
+        meters: Instead of fresh ones: several parts of a pool can be scored as one.
+        rows: Positions [N] in the pool, instead of all.
     """
     tasks = tuple(kinds)
-    meters = {t: kind.meter() for t, kind in kinds.items()}
+    meters = meters or {t: kind.meter() for t, kind in kinds.items()}
     done = 0
+    everything = torch.arange(len(pool)) if rows is None else rows
     with torch.no_grad():
-        for batch in batches(pool, size, tasks):
-            here = batch.to(runtime.device)
-            with runtime.autocast():
-                outputs = model.outputs(model.params(), here, tasks)
-            for task in tasks:
-                meters[task].update(outputs[task].float(), here.targets[task], here.labelled[task])
-            done += len(batch)
+        for index in everything.split(size):
+            here = pool.read(index, tasks).to(runtime.device)
+            score(model, model.params() if params is None else params, here, meters, runtime)
+            done += len(index)
             if advanced:
-                advanced(done, len(pool))
+                advanced(done, len(everything))
     return {t: meter.compute() for t, meter in meters.items()}
+
+
+def score(model: Model, params: Params, batch: Batch, meters: Mapping[TaskName, Meter], runtime: Runtime) -> None:
+    """Count the outputs of one batch, which is on the device already."""
+    with torch.no_grad(), runtime.autocast():
+        outputs = model.outputs(params, batch, tuple(meters))
+    for task, meter in meters.items():
+        meter.update(outputs[task].float(), batch.targets[task], batch.labelled[task])
 
 
 def evaluate_constant(kinds: Mapping[TaskName, TaskKind], outputs: Mapping[TaskName, Tensor], pool: Pool, size: int) -> MetricValues:
@@ -96,3 +109,58 @@ def task_results(kinds: Mapping[TaskName, TaskKind], values: MetricValues, trivi
         )
         for t, kind in kinds.items()
     }
+
+
+def known_task(kind: TaskKind, pool: Pool, size: int) -> Task:
+    """The kind's task, with the statistics of the labels of `pool`."""
+    name = kind.task.name
+    rows = torch.linspace(0, len(pool) - 1, min(TRIVIAL_SAMPLES, len(pool))).round().long()
+    read = [pool.read(index, (name,)) for index in rows.split(size)]
+    return kind.standardised(torch.cat([b.targets[name] for b in read]), torch.cat([b.labelled[name] for b in read]))
+
+
+def evaluate_adapted(
+    engine: Engine,
+    kinds: Mapping[TaskName, TaskKind],
+    *,
+    support: Pool,
+    query: Pool,
+    runtime: Runtime,
+    size: int,
+    num_shots: int,
+    single: bool,
+    seed: int,
+    advanced: Callable[[int, int], None] | None = None,
+) -> MetricValues:
+    """Every metric after the inner loop's own number of steps, domain by domain, on support drawn from training data.
+
+    Args:
+        engine: With an inner loop.
+        kinds: Tasks to score.
+        support: Where support is drawn from.
+        query: What is scored, all of it.
+        runtime: Device and precision.
+        size: Samples a batch.
+        num_shots: Support samples of a domain.
+        single: Each task adapts alone; else all together.
+        seed: Of the support.
+        advanced: Told how many samples of how many are done.
+    """
+    meters = {t: kind.meter() for t, kind in kinds.items()}
+    groups = [(t,) for t in kinds] if single else [tuple(kinds)]
+    done, steps = 0, engine.inner.num_inner_steps if engine.inner else 0
+    for domain in query.domain.unique().tolist():
+        rows = (query.domain == domain).nonzero()[:, 0]
+        there = (support.domain == domain).nonzero()[:, 0]
+        drawn = there[torch.randperm(len(there), generator=generator(seed, "adapted", domain))[:num_shots]]
+        for group in groups:
+            params = engine.params()
+            if len(drawn):
+                part = Part(support.read(drawn, group).to(runtime.device), group)
+                params = engine.adapted(params, (part,), steps=steps)
+            own = {t: meters[t] for t in group}
+            evaluate(engine.model, {t: kinds[t] for t in group}, query, runtime, size, params=params, meters=own, rows=rows)
+        done += len(rows)
+        if advanced:
+            advanced(done, len(query))
+    return {t: meter.compute() for t, meter in meters.items()}

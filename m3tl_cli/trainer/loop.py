@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 
 from m3tl_cli.balancing.base import Balancer
-from m3tl_cli.core.contracts import Episode, Model, Name, Pool, Stateful, TaskName, stable_seed
-from m3tl_cli.core.errors import TrainingError
+from m3tl_cli.core.contracts import Episode, Model, Params, Pool, Sampler, Stateful, TaskName, stable_seed
 from m3tl_cli.core.events import Advanced, Emit, Measured, Said, StageStarted, Wrote
 from m3tl_cli.optimizer.base import OptimizerBuilder
 from m3tl_cli.paradigm.base import Stage
 from m3tl_cli.paradigm.engine import Engine
-from m3tl_cli.sampler.base import Sampler
 from m3tl_cli.scheduler.base import Scheduler
 from m3tl_cli.task.base import TaskKind
 from m3tl_cli.trainer import checkpoint
@@ -29,6 +26,7 @@ from m3tl_cli.trainer.evaluation import MetricValues, evaluate, evaluate_constan
 from m3tl_cli.trainer.interrupt import Interrupt
 from m3tl_cli.trainer.runtime import Runtime
 from m3tl_cli.trainer.selection import Selection
+from m3tl_cli.trainer.update import Freedom, update
 
 LAST, BEST = "checkpoints/last.safetensors", "checkpoints/best.safetensors"
 
@@ -42,12 +40,23 @@ class Counters:
     seconds: float = 0.0
 
 
+Advance = Callable[[int, int], None]
+"""Told how many samples of how many are done."""
+
+
 @dataclass(frozen=True)
 class Validation:
-    """How a stage is judged while it trains: a pool, and what constant outputs reach on it."""
+    """How a stage is judged while it trains.
+
+    Args:
+        pool: Held-out samples.
+        trivial: Constant outputs, whose scores on the pool are the zero of the judgement.
+        scores: Metrics of some tasks at the model's present parameters; None: those of the model's outputs on the pool.
+    """
 
     pool: Pool
     trivial: Mapping[TaskName, Tensor]
+    scores: Callable[[Mapping[TaskName, TaskKind], Advance], MetricValues] | None = None
 
 
 class Loop:
@@ -57,7 +66,8 @@ class Loop:
         device: `auto`, `cpu`, `cuda`, `cuda:<n>` or `mps`.
         precision: 32, or `bf16` for autocast.
         threads: Of torch on the CPU; None: torch's own choice. Another number may change the last bits of a result.
-        updates: Optimiser steps of a stage.
+        updates: Optimiser steps of the source stage.
+        warm_up: Share of them that a bilevel run takes on plain mini-batches before its episodes.
         accumulate: Draws of the sampler whose gradients one update averages.
         clip: Largest gradient norm of a component of tasks; None: no clipping.
         validate_every: Updates between validations; the last update is always followed by one.
@@ -75,6 +85,7 @@ class Loop:
         precision: Literal[32, "bf16"],
         threads: Annotated[int, Ge(1)] | None,
         updates: Annotated[int, Ge(1)],
+        warm_up: Annotated[float, Ge(0), Lt(1)],
         accumulate: Annotated[int, Ge(1)],
         clip: Annotated[float, Gt(0)] | None,
         validate_every: Annotated[int, Ge(1)],
@@ -85,7 +96,7 @@ class Loop:
         num_pictures: Annotated[int, Ge(0)],
     ) -> None:
         self.runtime = Runtime(device=device, precision=precision, threads=threads)
-        self.updates, self.accumulate, self.clip = updates, accumulate, clip
+        self.updates, self.warm_up, self.accumulate, self.clip = updates, warm_up, accumulate, clip
         self.validate_every, self.patience, self.checkpoint_every = validate_every, patience, checkpoint_every
         self.log_every, self.eval_batch_size, self.num_pictures = log_every, eval_batch_size, num_pictures
 
@@ -106,6 +117,8 @@ class Loop:
         emit: Emit,
         resume: bool = False,
         about: Mapping[str, Any] | None = None,
+        freedom: Freedom | None = None,
+        first: int = 0,
     ) -> Counters:
         """Train until the stage's updates are done or every component has stopped; leave the model at its best.
 
@@ -124,16 +137,19 @@ class Loop:
             emit: Told what happens.
             resume: Continue from the folder's last checkpoint, if it has one and it is of this stage.
             about: JSON types stored in checkpoints beside the state (ledger, config).
+            freedom: What may change, and how fast; None: the engine's trainable names at the optimiser's rate.
+            first: Updates of earlier stages, so that the record counts on.
 
         Raises:
             TrainingError: If a loss or gradient is not finite.
             SystemExit: With 128 + n after signal n, when a checkpoint is written.
         """
-        params = model.params()
-        trained = {n: params[n] for n in params if n in engine.trainable}
-        torch_optimizer = optimizer.build(trained)
+        params = engine.params()
+        freedom = freedom or Freedom(engine.trainable)
+        trained = {n: params[n] for n in params if n in freedom.names}
+        torch_optimizer = optimizer.build(trained, freedom.rate)
         names = {id(p): n for n, p in trained.items()}
-        selection = Selection(model, stage.tasks, self.patience)
+        selection = Selection(engine, stage.tasks, self.patience)
         balancer.reset(stage.tasks)
         counters = Counters()
         parts: dict[str, Stateful] = {"balancer": balancer, "sampler": sampler, "selection": selection}
@@ -160,6 +176,7 @@ class Loop:
             counters.seconds = time.perf_counter() - begun
             state = {
                 "stage": stage.name,
+                "first": first,
                 "about": about or {},
                 "model": params,
                 "optimizer": checkpoint.optimizer_state(torch_optimizer, names),
@@ -175,7 +192,20 @@ class Loop:
                 for group in torch_optimizer.param_groups:
                     group["lr"] = group["initial_lr"] * scheduler.factor(step, stage.updates)
                 torch.manual_seed(stable_seed(seed, stage.name, step))
-                losses, norms = self._update(step, engine, sampler, selection, trained, torch_optimizer)
+                active = selection.active
+                drawn = (e for k in range(self.accumulate) for e in sampler.draw(step * self.accumulate + k))
+                episodes = [self._placed(e, active) for e in drawn]
+                measures = update(
+                    engine,
+                    episodes,
+                    step=step,
+                    freedom=freedom,
+                    components=selection.components,
+                    params=trained,
+                    optimizer=torch_optimizer,
+                    clip=self.clip,
+                )
+                losses = measures.losses
                 sampler.update(losses)
                 counters.updates = done = step + 1
                 counters.samples += sampler.samples_per_step * self.accumulate
@@ -183,13 +213,17 @@ class Loop:
                 if done % self.log_every == 0 or last:
                     values = {f"train/{t}/loss": v for t, v in losses.items()}
                     values |= {f"balancing/{t}/weight": float(w) for t, w in engine.weights.items()}
-                    values |= {f"train/grad_norm/{'+'.join(tasks)}": v for tasks, v in norms.items()}
+                    values |= {f"train/grad_norm/{'+'.join(tasks)}": v for tasks, v in measures.norms.items()}
+                    values |= engine.inner.measured() if engine.inner else {}
                     values["optimizer/lr"] = torch_optimizer.param_groups[0]["lr"]
                     values["speed/updates_per_second"] = done / (time.perf_counter() - begun)
-                    emit(Measured(done, values))
+                    emit(Measured(first + done, values))
                 emit(Advanced(stage.name, done, stage.updates, "update", {"loss": sum(losses.values())}))
+                if stage.episodes and (done % self.validate_every == 0 or last):
+                    cosine = engine.order_cosine(episodes)
+                    emit(Measured(first + done, {"inner/order_cosine": cosine} if math.isfinite(cosine) else {}))
                 if validation and (done % self.validate_every == 0 or last):
-                    self._validate(done, model, kinds, validation, constant, selection, emit)
+                    self._validate(first, done, model, kinds, validation, constant, selection, params, emit)
                 if interrupt.number:
                     keep()
                     emit(Said(f"stopped by signal {interrupt.number} after update {done}; `m3tl train --resume` goes on", "warning"))
@@ -202,39 +236,6 @@ class Loop:
         emit(Wrote(folder / "checkpoints"))
         return counters
 
-    def _update(
-        self,
-        step: int,
-        engine: Engine,
-        sampler: Sampler,
-        selection: Selection,
-        trained: Mapping[Name, Tensor],
-        torch_optimizer: torch.optim.Optimizer,
-    ) -> tuple[dict[TaskName, float], dict[tuple[TaskName, ...], float]]:
-        active = selection.active
-        episodes = [self._placed(episode, active) for k in range(self.accumulate) for episode in sampler.draw(step * self.accumulate + k)]
-        signal = engine.signal(episodes)
-        gradient = engine.gradient(signal)
-        norms: dict[tuple[TaskName, ...], Tensor] = {}
-        for component in selection.components:
-            if found := [gradient[n] for n in component.names if n in gradient]:
-                norms[component.tasks] = get_total_norm(found)
-        measured = [*signal.losses.values(), *norms.values()]
-        # One wait for the device, and so one look at every number, an update.
-        numbers = torch.stack([m.detach().float() for m in measured]).tolist() if measured else []
-        losses = dict(zip(signal.losses, numbers, strict=False))
-        norm_values = dict(zip(norms, numbers[len(losses) :], strict=True))
-        self._refuse_not_finite(step, losses, norm_values)
-        for component in selection.components:
-            norm = norm_values.get(component.tasks, 0.0)
-            if self.clip is not None and norm > self.clip:
-                # Not in place: autograd may hand the same tensor to two parameters.
-                gradient.update({n: gradient[n] * (self.clip / norm) for n in component.names if n in gradient})
-        for name, param in trained.items():
-            param.grad = gradient.get(name)
-        torch_optimizer.step()
-        return losses, norm_values
-
     def _placed(self, episode: Episode, active: tuple[TaskName, ...]) -> Episode:
         keep = frozenset(active)
         query = tuple(replace(p, tasks=tuple(t for t in p.tasks if t in keep)) for p in episode.query)
@@ -244,38 +245,27 @@ class Loop:
 
     def _validate(
         self,
+        first: int,
         done: int,
         model: Model,
         kinds: Mapping[TaskName, TaskKind],
         validation: Validation,
         constant: MetricValues,
         selection: Selection,
+        params: Params,
         emit: Emit,
     ) -> None:
         active = {t: kinds[t] for t in selection.active}
-        values = evaluate(
-            model,
-            active,
-            validation.pool,
-            self.runtime,
-            self.eval_batch_size,
-            advanced=lambda n, total: emit(Advanced("validate", n, total, "sample")),
-        )
-        emit(Measured(done, {f"val/{t}/{m}": v for t, metrics in values.items() for m, v in metrics.items()}))
+
+        def advanced(n: int, total: int) -> None:
+            emit(Advanced("validate", n, total, "sample"))
+
+        if validation.scores is not None:
+            values = validation.scores(active, advanced)
+        else:
+            values = evaluate(model, active, validation.pool, self.runtime, self.eval_batch_size, advanced=advanced)
+        emit(Measured(first + done, {f"val/{t}/{m}": v for t, metrics in values.items() for m, v in metrics.items()}))
         results = task_results(active, values, constant)
         scores = {t: r.scores[r.primary].error_reduction for t, r in results.items()}
-        for component in selection.judge(done, scores, model.params()):
+        for component in selection.judge(done, scores, params):
             emit(Said(f"{', '.join(component.tasks)}: no improvement since update {component.best_step}; stopped early"))
-
-    @staticmethod
-    def _refuse_not_finite(step: int, losses: Mapping[TaskName, float], norms: Mapping[tuple[TaskName, ...], float]) -> None:
-        hint = "lower optimizer.lr or trainer.clip, or use trainer.precision=32; the last checkpoint is from before this update"
-        for task, value in losses.items():
-            if not math.isfinite(value):
-                raise TrainingError(f"the loss of task `{task}` must be finite; found {value} at update {step + 1}", hint=hint, place=task)
-        for tasks, value in norms.items():
-            if not math.isfinite(value):
-                named = ", ".join(tasks)
-                raise TrainingError(
-                    f"the gradient of {named} must be finite; found norm {value} at update {step + 1}", hint=hint, place=named
-                )

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from m3tl_cli.core.contracts import Model, Name, Params, TaskName, components
+from m3tl_cli.core.contracts import Name, Params, Reader, TaskName, components
 
 
 class Component:
@@ -32,12 +32,12 @@ class Selection:
     """Keep the best parameters of each component and stop those that no longer improve.
 
     Args:
-        model: Says who reads what.
+        model: Says who reads what: a model, or an engine, whose inner loop may have parameters of its own.
         tasks: Tasks of the stage.
         patience: Validations without improvement after which a component stops; None: never.
     """
 
-    def __init__(self, model: Model, tasks: Sequence[TaskName], patience: int | None) -> None:
+    def __init__(self, model: Reader, tasks: Sequence[TaskName], patience: int | None) -> None:
         self.patience = patience
         self.best: dict[Name, Tensor] = {}
         self.components = []

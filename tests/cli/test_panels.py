@@ -76,8 +76,8 @@ def test_results_show_values_with_units_against_trivial(capsys: pytest.CaptureFi
     panels.results(results(), tmp_path, {"tracking": {"uri": None}}, ["tasks=[a,b]", "seed=4", "paradigm=mtl"])
     out = capsys.readouterr().out
     rows = {line.split()[1]: line.split()[2:-1] for line in out.splitlines() if line.startswith("│ ") and len(line.split()) > 4}
-    assert rows["segmentation"] == ["miou", "↑", "0.750", "0.500", "50.0%"]
-    assert rows["depth"] == ["rmse", "↓", "3.000", "m", "2.000", "-50.0%"]
+    assert rows["segmentation"] == ["↑", "miou", "0.750", "0.500", "50.0%"]
+    assert rows["depth"] == ["↓", "rmse", "3.000", "m", "2.000", "-50.0%"]
     assert "123,456 parameters in 1 network · 1000 updates in 3 min 20 s (+ 30 s for the" in out
     assert "1.5 GB" in out
     assert f"report  {tmp_path / 'report.html'}\n" in out  # in one line, to be copied

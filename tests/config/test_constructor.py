@@ -78,7 +78,7 @@ def test_simple_annotations_become_types_and_all_others_are_filled_by_the_progra
 
 
 def test_an_alias_imported_from_the_program_is_followed(mine: str) -> None:
-    assert kinds(f"{mine}.Part")["at"] == Literal["source", "target"]
+    assert kinds(f"{mine}.Part")["at"] == Literal["pretrain", "source", "validation", "target"]
 
 
 def test_only_an_argument_without_default_is_required(mine: str) -> None:

@@ -8,12 +8,26 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from m3tl_cli.core.contracts import Task
 from m3tl_cli.data import labels, sensors
 from m3tl_cli.data.labels import CLEARANCE, VISIBLE_SHARE
-from m3tl_cli.data.layouts import BUILDING, GROUND, LANE_MARK, PERSON, ROAD, SKY, VEHICLE, Pose, Road, Scene, Solid, draw_scene
+from m3tl_cli.data.layouts import (
+    BUILDING,
+    GROUND,
+    LANE_MARK,
+    PERSON,
+    ROAD,
+    SKY,
+    VEHICLE,
+    Pose,
+    Road,
+    Scene,
+    Solid,
+    _camera_axes,
+    draw_scene,
+)
 from m3tl_cli.data.raycast import NOTHING, PLANE, Hits, build_world, describe, first_hit
 from m3tl_cli.data.render import pose_tensors, render
 from m3tl_cli.task.depth import Depth
@@ -264,6 +278,69 @@ def test_height_is_depth_projected_back_through_the_camera_s_pose() -> None:
         known = ~expected.isnan()
         torch.testing.assert_close(out["target.height"][s].double()[known], expected[known], atol=2e-5, rtol=1e-5)
         assert out["target.height"][s].nan_to_num().min() >= -1e-5
+
+
+def test_heading_is_the_yaw_of_the_camera_whatever_its_pitch_and_roll() -> None:
+    road = Road(4.0, 0.0, (0.0, 0.0), -1e3, 1.0, 0.0, False, (0.2, 0.2, 0.2), 0.1)
+    scenes = []
+    for yaw, pitch, roll in ((0, 0, 0), (20, 0, 0), (-7.5, -10, 3), (24, 5, -3)):
+        axes = _camera_axes(math.radians(yaw), math.radians(pitch), math.radians(roll))
+        scenes.append(replace(scene(), road=road, camera=Pose((0.0, 0.0, 1.5), axes)))
+    assert labels.heading(scenes)[:, 0].tolist() == pytest.approx([0, 20, -7.5, 24], abs=1e-5)
+    assert labels.heading([scene()]).isnan().all()  # without a road
+
+
+def test_a_camera_turned_to_the_left_sees_the_road_s_end_on_its_right() -> None:
+    """The vanishing point lies at a column of 1/2 + focal * tan(heading)."""
+    left = _camera_axes(math.radians(20), 0.0, 0.0)
+    turned = replace(street(), camera=Pose((0.0, 0.0, 1.5), left))
+    out = render([turned], **SIZES)
+    classes = out["target.segmentation"][0]
+    columns = ((classes[33] == ROAD) | (classes[33] == LANE_MARK)).nonzero()[:, 0].float()  # just below the horizon
+    expected = 64 * (0.5 + turned.focal * math.tan(math.radians(out["target.heading"].item())))
+    assert columns.mean().item() + 0.5 == pytest.approx(expected, abs=2)
+    assert expected > 40
+
+
+def test_a_shared_output_cannot_learn_depth_and_inverse_depth_and_two_outputs_can() -> None:
+    out = render([draw_scene("urban-clear-day", number, 6) for number in range(16)], **{**SIZES, "size": 32, "label_size": 16})
+    image = out["input.rgb"].float() / 255
+    everything = torch.ones(16, dtype=torch.bool)
+    targets = {name: out[f"target.{name}"] for name in ("depth", "inverse_depth")}
+    kinds = {}
+    for name, target in targets.items():
+        known = target[~target.isnan()].double()
+        task = Task(name, "depth", num_outputs=1, dense=True, size=(16, 16), mean=(known.mean().item(),), std=(known.std().item(),))
+        kinds[name] = Depth(task=task, loss="log_l1")
+
+    def train(num_outputs: int) -> tuple[float, float]:
+        """Cosine of the two gradients on the trunk, and the larger of the losses in shares of what it was at the start."""
+        torch.manual_seed(0)
+        trunk = nn.Sequential(nn.Conv2d(5, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())
+        heads = nn.Conv2d(16, num_outputs, 1)
+        nn.init.zeros_(heads.weight)
+        nn.init.zeros_(heads.bias)
+        place = torch.stack(torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij"))
+        x = torch.cat([image - 0.5, place.expand(16, 2, 32, 32)], dim=1)
+        optimizer = torch.optim.Adam([*trunk.parameters(), *heads.parameters()], lr=1e-2)
+        for step in range(60):
+            y = heads(trunk(x)).expand(16, -1, 16, 16)
+            losses = [kinds[name].loss(y[:, [i % num_outputs]], target, everything) for i, (name, target) in enumerate(targets.items())]
+            if step == 0:
+                start = [loss.item() for loss in losses]
+            elif step == 50:
+                rows = [torch.cat([g.flatten() for g in torch.autograd.grad(v, trunk.parameters(), retain_graph=True)]) for v in losses]
+            optimizer.zero_grad()
+            sum(losses).backward()  # type: ignore[union-attr]
+            optimizer.step()
+        share = max(loss.item() / first for loss, first in zip(losses, start, strict=True))
+        return torch.cosine_similarity(rows[0], rows[1], dim=0).item(), share
+
+    (planted, stuck), (own, learnt) = train(1), train(2)
+    assert planted < -0.95
+    assert stuck > 0.9
+    assert own > planted + 0.5
+    assert learnt < 0.7
 
 
 def test_inverse_depth_is_depth_with_every_order_turned_round() -> None:

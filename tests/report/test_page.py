@@ -14,7 +14,7 @@ from m3tl_cli.core.errors import DataError
 from m3tl_cli.core.results import Score, TaskResult
 from m3tl_cli.report import page
 from m3tl_cli.report.read import RunFolder
-from tests.report import _folder
+from tests.report import _cube, _folder
 
 VOID = {"meta", "img", "br", "wbr", "link", "input", "hr"}
 
@@ -100,7 +100,7 @@ def test_the_page_has_tables_cost_curves_pictures_and_the_command(reader: Reader
     assert len([t for t, _ in reader.tags if t == "svg"]) == 5 + 11 + 3
     names = {p.name for p in (written / "plots").iterdir()}
     assert {"depth-rmse.svg", "weights.svg", "learning-rate.svg", "predictions.png"} <= names
-    assert {p.name for p in (written / "tables").iterdir()} == {"results.csv", "cost.csv", "history.csv"}
+    assert {p.name for p in (written / "tables").iterdir()} == {"blocks.csv", "cost.csv", "history.csv"}
 
 
 def test_the_page_asks_nothing_of_the_network_and_runs_nothing(reader: Reader, written: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_killed_run_says_so_and_shows_what_is_there(run_folder: Path) -> None:
     assert "Last validation of each metric" in reader.text
     assert "depth/rmse" in reader.text
     assert [t for t, _ in reader.tags].count("svg") == 19
-    assert not (run_folder / "tables" / "results.csv").exists()
+    assert not (run_folder / "tables" / "blocks.csv").exists()
 
 
 def test_a_run_that_left_only_its_status_has_a_page(tmp_path: Path) -> None:
@@ -230,3 +230,76 @@ def test_auxiliary_tasks_are_not_counted(tmp_path: Path) -> None:
     made.write(tmp_path / "results.json")
     first, _ = page.verdict(RunFolder(tmp_path), made)
     assert first.startswith("Trained 5 tasks under mtl: 3 of 4 main tasks beat the trivial predictor")
+
+
+@pytest.fixture(scope="module")
+def cube(tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    """The page of a run through every stage."""
+    return read(_cube.make(tmp_path_factory.mktemp("report") / "cube"))
+
+
+def test_the_cube_opens_with_what_adaptation_reached(cube: Reader) -> None:
+    assert "Trained 6 tasks and then 4 new ones on scenes under m3tl: 6 of 6 beat the trivial predictor" in cube.text
+    assert "In target domains, with 20 shots: 33 % on seen tasks and 30 % on new tasks." in cube.text
+
+
+def test_a_run_that_only_adapted_is_said_by_its_most_shots(tmp_path: Path) -> None:
+    whole = _cube.results()
+    made = replace(whole, tasks=tuple(_cube.SEEN), blocks={k: t for k, t in whole.blocks.items() if k[0] == "b"})
+    made.write(tmp_path / "results.json")
+    first = page.verdict(RunFolder(tmp_path), made)[0].replace("\u00a0", " ")
+    assert first.startswith(
+        "Trained 6 tasks under m3tl: 6 of 6 beat the trivial predictor on seen tasks in target domains, 20 shots; 33 % of"
+    )
+    assert "In target domains" not in first
+
+
+def test_the_cube_has_a_section_per_block_and_links_to_each(cube: Reader) -> None:
+    ids = [a["id"] for t, a in cube.tags if t == "h2"]
+    assert ids == [
+        "results", "seen-and-new", "seen-tasks-in-target-domains", "new-tasks-in-target-domains", "new-tasks-in-source-domains",
+        "forgetting", "choices", "sources", "cost", "predictions", "curves", "how-to-repeat-it",
+    ]  # fmt: skip
+    assert [a["href"] for t, a in cube.tags if t == "a"] == [f"#{i}" for i in ids]
+    every = [a["id"] for _, a in cube.tags if "id" in a]
+    assert len(every) == len(set(every))
+
+
+def test_the_cube_can_be_read_without_seeing_it(cube: Reader) -> None:
+    tags = [t for t, _ in cube.tags]
+    assert tags.count("table") == tags.count("caption") == 17
+    assert all("scope" in a for t, a in cube.tags if t == "th")
+    assert sum(a.get("role") == "img" and bool(a.get("aria-label")) for _, a in cube.tags) == tags.count("svg") == 14 + 10 + 3
+
+
+def test_results_from_before_the_cube_are_reported(run_folder: Path) -> None:
+    raw = json.loads((run_folder / "results.json").read_text())
+    old = {key: raw[key] for key in ("paradigm", "seed", "tasks", "blocks", "cost", "notes")}
+    del old["cost"]["labels"]
+    (run_folder / "results.json").write_text(json.dumps(old))
+    reader = read(run_folder)
+    assert "Trained 5 tasks on scenes under mtl: 4 of 5 beat" in reader.text
+    assert "must be as the run wrote it" not in reader.text
+    assert [a["id"] for t, a in reader.tags if t == "h2"] == ["results", "cost", "predictions", "curves", "how-to-repeat-it"]
+
+
+def test_names_of_the_cube_from_outside_stay_text(tmp_path: Path) -> None:
+    evil = "<script>alert('x')</script>\"&@3"
+    folder = _cube.make(tmp_path / "run")
+    whole = _cube.results()
+    task = TaskResult(evil, evil, {evil: Score(1.0, 2.0, 0.0, "lower", evil)})
+    curve = replace(whole.curves[0], block=evil, task=evil, metric=evil, optimizer=evil)
+    blocks = {**whole.blocks, f"{evil}@1": {evil: task}, "b@1": {evil: task}, "old@1": {evil: task}}
+    made = replace(
+        whole,
+        blocks=blocks,
+        curves=(curve, replace(curve, block="b")),
+        baselines={evil: {f"{evil}@1": {evil: task}, evil: {evil: task}}},
+        choices=(replace(whole.choices[0], block=evil, optimizer=evil, trials=((evil, 0.1), ("x", 0.2))),),
+        stages=(replace(whole.stages[0], stage=evil),),
+        sources={evil: {evil: 0.1}},
+    )
+    made.write(folder / "results.json")
+    reader = read(folder)
+    assert not [t for t, _ in reader.tags if t == "script"]
+    assert reader.text.count("alert('x')") > 20

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from m3tl_cli.core.contracts import generator
+from m3tl_cli.core.errors import ConfigError
+from m3tl_cli.task.base import TaskKind
 from tests.task.cases import NAMES, Case, make
 
 ONE_OF_EACH = ("multiclass", "segmentation", "normals", "regression_huber", "depth_log_l1", "binary_map", "regression_map_huber")
@@ -181,3 +183,85 @@ def test_predictions_and_targets_can_be_drawn(kind_case: Case) -> None:
             assert drawn.dtype.name == "uint8"
         else:
             assert isinstance(drawn, str)
+
+
+def test_the_ideal_output_is_known_where_the_loss_reads(kind_case: Case) -> None:
+    ideal, known = kind_case.kind.ideal_output(kind_case.target, kind_case.labelled)
+    assert ideal.shape == known.shape == kind_case.output.shape
+    output = kind_case.output.clone().requires_grad_()
+    (read,) = torch.autograd.grad(kind_case.kind.loss(output, kind_case.target, kind_case.labelled), output)
+    assert torch.equal(known.any(1), (read != 0).any(1))
+    assert (ideal[~known] == 0).all()
+    assert ideal.isfinite().all()
+
+
+def test_the_ideal_output_is_decoded_to_the_target(kind_case: Case) -> None:
+    kind = kind_case.kind
+    ideal, known = kind.ideal_output(kind_case.target, kind_case.labelled)
+    decoded = kind.decode(ideal)
+    target, there = kind_case.target, known if decoded.ndim == ideal.ndim else known[:, 0]
+    if kind.activation == "sigmoid":
+        assert torch.equal(decoded[there] > 0.5, target[there] > 0)
+    elif kind.activation == "softmax":
+        assert torch.equal(decoded[there], target[there])
+        assert set(ideal[known].tolist()) == {-1.0, 1.0}
+    else:
+        torch.testing.assert_close(decoded[there], target[there].to(decoded.dtype), rtol=1e-6, atol=1e-6)
+
+
+def test_the_prior_is_the_best_constant_for_the_loss_it_is_made_for(kind_case: Case) -> None:
+    """Squared error of numbers, 1 - cosine of normals, cross-entropy of classes but for the one more that is counted."""
+    kind, (ideal, known) = kind_case.kind, kind_case.kind.ideal_output(kind_case.target, kind_case.labelled)
+
+    def badness(constant: Tensor) -> float:
+        output = constant.to(ideal.dtype).reshape(1, -1, *[1] * (ideal.ndim - 2)).expand_as(ideal)
+        if kind.task.kind == "normals" or kind.activation == "softmax":
+            return float(kind.loss(output, kind_case.target, kind_case.labelled))
+        if kind.activation == "sigmoid":
+            return float(torch.nn.functional.softplus(-ideal * output)[known].mean())
+        return float((output - ideal)[known].square().mean())
+
+    prior = kind.prior(kind_case.target, kind_case.labelled)
+    assert prior.shape == (kind.task.num_outputs,)
+    best, random = badness(prior), generator("priors")
+    for attempt in range(40):
+        other = prior + torch.randn(prior.shape, generator=random, dtype=torch.float64) * (1.0, 0.1)[attempt % 2]
+        assert badness(other) > best - 2e-3
+
+
+def test_the_prior_ignores_what_is_not_labelled_and_is_finite_without_labels(kind_case: Case) -> None:
+    keep = kind_case.labelled
+    found = kind_case.kind.prior(kind_case.target, keep)
+    torch.testing.assert_close(found, kind_case.kind.prior(kind_case.target[keep], keep[keep]))
+    nothing = kind_case.kind.prior(kind_case.target, torch.zeros_like(keep))
+    assert nothing.isfinite().all()
+    assert torch.equal(nothing, nothing[:1].expand_as(nothing))
+
+
+def test_statistics_of_a_support_make_its_ideal_output_standard(kind_case: Case) -> None:
+    kind = kind_case.kind
+    known = kind.standardised(kind_case.target, kind_case.labelled)
+    assert replace(known, mean=(), std=()) == replace(kind.task, mean=(), std=())
+    if not kind.task.mean:
+        assert known == kind.task
+        return
+    kind.task = known
+    ideal, there = (x.movedim(1, 0).flatten(1) for x in kind.ideal_output(kind_case.target, kind_case.labelled))
+    if known.kind != "depth":  # mean and deviation are those of metres, the output is a logarithm
+        for values, mask in zip(ideal, there, strict=True):
+            assert values[mask].mean().item() == pytest.approx(0, abs=1e-6)
+            assert values[mask].std(correction=0).item() == pytest.approx(1, rel=1e-6)
+    else:
+        values = kind_case.target[there.reshape(kind_case.target.shape)]
+        assert known.mean[0] == pytest.approx(values.mean().item())
+        assert known.std[0] == pytest.approx(values.std(correction=0).item())
+
+
+def test_a_kind_without_an_ideal_output_says_so() -> None:
+    case = make("normals")
+
+    class Other(type(case.kind)):  # type: ignore[misc]
+        ideal_output = TaskKind.ideal_output
+
+    with pytest.raises(ConfigError, match="must have an ideal output; found Other"):
+        Other(task=case.kind.task).prior(case.target, case.labelled)

@@ -110,3 +110,9 @@ def test_drawing_is_dark_for_no_bright_for_yes_and_grey_without_label() -> None:
 def test_there_is_one_output() -> None:
     with pytest.raises(ConfigError, match="must be 1; found 2"):
         BinaryMap(task=replace(OUTLINES, num_outputs=2), pos_weight=1.0, threshold=0.5)
+
+
+def test_the_prior_is_the_log_odds_with_one_more_of_each() -> None:
+    kind = make("binary_map").kind
+    target = torch.tensor([[[1, 0, 0, -1]]])
+    assert kind.prior(target, torch.tensor([True])).tolist() == pytest.approx([math.log(2 / 3)])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from m3tl_cli.task.masking import as_float, log_frequencies, masked_mean, per_sample, repeat_constant
+from m3tl_cli.task.masking import as_float, log_frequencies, masked_mean, one_hot_signs, per_sample, repeat_constant
 
 
 def test_the_mean_counts_only_what_the_mask_holds() -> None:
@@ -34,3 +34,9 @@ def test_a_batch_of_one_is_repeated_and_any_other_left() -> None:
 @pytest.mark.parametrize(("shape", "expected"), [((5,), (5,)), ((5, 2, 3), (5, 1, 1))])
 def test_a_mask_of_samples_is_viewed_beside_its_target(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     assert per_sample(torch.ones(5, dtype=torch.bool), torch.ones(shape)).shape == expected
+
+
+def test_signs_of_classes_by_hand() -> None:
+    signs, known = one_hot_signs(torch.tensor([2, 0, -1]), torch.tensor([True, True, False]), 3)
+    assert signs.tolist() == [[-1, -1, 1], [1, -1, -1], [0, 0, 0]]
+    assert known.tolist() == [[True] * 3, [True] * 3, [False] * 3]

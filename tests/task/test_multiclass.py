@@ -62,3 +62,9 @@ def test_minus_one_is_no_label() -> None:
 def test_classes_must_match_the_outputs() -> None:
     with pytest.raises(ConfigError, match="one for each of the 4 outputs; found 2"):
         Multiclass(task=replace(COUNT, classes=("a", "b")), label_smoothing=0.0)
+
+
+def test_the_prior_is_the_logarithm_of_the_frequencies_with_one_more_of_each() -> None:
+    kind = make("multiclass").kind
+    found = kind.prior(torch.tensor([0, 0, 2, -1, 3]), torch.tensor([True, True, True, True, False]))
+    assert found.exp().tolist() == pytest.approx([3 / 7, 1 / 7, 2 / 7, 1 / 7])

@@ -124,3 +124,16 @@ def test_drawing_is_half_of_one_plus_the_normal() -> None:
 def test_a_normal_has_three_numbers() -> None:
     with pytest.raises(ConfigError, match="must be 3; found 2"):
         Normals(task=replace(NORMALS, num_outputs=2))
+
+
+def test_the_prior_has_the_mean_direction() -> None:
+    target = torch.cat([tilted(0), tilted(0), tilted(90)])
+    prior = KIND.prior(target, torch.ones(3, dtype=torch.bool))
+    found = KIND.decode(prior.reshape(1, 3, 1, 1))
+    torch.testing.assert_close(found, tilted(math.degrees(math.atan2(1, 2))), atol=1e-9, rtol=0)
+
+
+def test_the_ideal_output_of_up_is_zero() -> None:
+    ideal, known = KIND.ideal_output(torch.cat([tilted(0), pixels((0, 0, 0))]), torch.ones(2, dtype=torch.bool))
+    assert ideal.abs().max() < 1e-12
+    assert known.all(1).flatten().tolist() == [True, False]

@@ -81,3 +81,29 @@ def test_statistics_must_fit_and_be_there() -> None:
     early = Regression(task=replace(DISTANCE, mean=(), std=()), loss="mse", delta=1.0)
     with pytest.raises(DataError, match="must be known"):
         early.loss(torch.zeros(2, 2), torch.zeros(2, 2), ALL)
+
+
+@pytest.mark.parametrize(
+    ("values", "own", "mean", "std"),
+    [
+        ([[1.0], [5.0]], True, 3.0, 2.0),
+        ([[7.0]], True, 7.0, 8.0),  # one value: the task's own deviation
+        ([[0.1], [0.1], [0.1]], True, 0.1, 8.0),  # no spread
+        ([[-7.0]], False, -7.0, 7.0),  # none of its own: the magnitude
+        ([[0.0], [0.0]], False, 0.0, 1.0),
+        ([[1e8], [1e8 + 8]], False, 1e8 + 4, 1e8 + 4),  # float32 cannot tell them apart
+        ([[float("nan")]], True, 20.0, 8.0),  # nothing known: the task's own
+        ([[float("nan")]], False, 0.0, 1.0),
+    ],
+)
+def test_statistics_are_never_zero_nor_nan(values: list[list[float]], own: bool, mean: float, std: float) -> None:
+    kind = Regression(task=ONE if own else replace(ONE, mean=(), std=()), loss="mse", delta=1.0)
+    found = kind.standardised(torch.tensor(values), torch.ones(len(values), dtype=torch.bool))
+    assert found.mean == pytest.approx((mean,))
+    assert found.std == pytest.approx((std,))
+
+
+def test_each_output_has_statistics_of_its_own_known_numbers() -> None:
+    target = torch.tensor([[1.0, 10.0], [3.0, float("nan")], [100.0, 100.0]])
+    found = Regression(task=DISTANCE, loss="mse", delta=1.0).standardised(target, torch.tensor([True, True, False]))
+    assert (found.mean, found.std) == ((2.0, 10.0), (1.0, 0.5))

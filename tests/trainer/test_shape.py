@@ -40,7 +40,7 @@ from tests.toys import TABLE, FixedEpisodes, TablePool, a_batch, regression, sta
 
 def a_loop(updates: int, **changes: object) -> Loop:
     numbers: dict[str, object] = {
-        "device": "cpu", "precision": 32, "threads": 1, "updates": updates, "accumulate": 1,
+        "device": "cpu", "precision": 32, "threads": 1, "updates": updates, "warm_up": 0.0, "accumulate": 1,
         "clip": None, "validate_every": 10**6, "patience": None,
         "checkpoint_every": 10**6, "log_every": 10**6, "eval_batch_size": 64, "num_pictures": 0,
     }  # fmt: skip
@@ -51,41 +51,31 @@ def sgd(lr: float) -> SGD:
     return SGD(lr=lr, momentum=0.0, nesterov=False, weight_decay=0.0)
 
 
-def maml(order: int) -> MAML:
-    return MAML(inner_lr=0.2, order=order, clip=None, diverge=1e6, max_halvings=0)  # type: ignore[arg-type]
+def maml(order: int, steps: int = 1, inner_lr: float = 0.2, scope: Sequence[str] = ("backbone",)) -> MAML:
+    return MAML(
+        num_inner_steps=steps, inner_lr=inner_lr, scope=list(scope), order=order, rates="fixed", rate_factor=1.0,  # type: ignore[arg-type]
+        loss_weights=None, clip=None, diverge=1e6, max_halvings=0, engine="loop",
+    )  # fmt: skip
+
+
+def reptile(steps: int) -> Reptile:
+    return Reptile(num_inner_steps=steps, inner_lr=0.2, scope=["backbone"], clip=None, diverge=1e6, max_halvings=0)
 
 
 @pytest.mark.parametrize(
-    ("inner", "steps", "fixed_point"),
-    [
-        (maml(2), 1, 0.2),
-        (maml(1), 1, 0.5),
-        (None, 0, 0.8),
-        (Reptile(inner_lr=0.2, clip=None, diverge=1e6, max_halvings=0), 1, 0.8),
-        (Reptile(inner_lr=0.2, clip=None, diverge=1e6, max_halvings=0), 2, 0.72727),
-        (maml(2), 2, 0.015385),
-    ],
+    ("inner", "fixed_point"),
+    [(maml(2), 0.2), (maml(1), 0.5), (None, 0.8), (reptile(1), 0.8), (reptile(2), 0.72727), (maml(2, steps=2), 0.015385)],
     ids=["MAML", "FOMAML", "joint", "Reptile(1)", "Reptile(2)", "MAML K=2"],
 )
-def test_the_real_loop_reaches_the_fixed_points_of_two_quadratics(
-    inner: InnerLoop | None, steps: int, fixed_point: float, tmp_path: Path
-) -> None:
+def test_the_real_loop_reaches_the_fixed_points_of_two_quadratics(inner: InnerLoop | None, fixed_point: float, tmp_path: Path) -> None:
     """Tasks 1/2 a (theta - c)^2 with a = (1, 4), c = (0, 1), inner rate .2 (SEED A2)."""
     model = Point(["near", "far"])
     kinds = {"near": Quadratic(task=regression("near"), curvature=1.0), "far": Quadratic(task=regression("far"), curvature=4.0)}
     balancer = Sum()
-    engine = Engine(
-        model=model,
-        kinds=kinds,
-        balancer=balancer,
-        trainable=frozenset(model.params()),
-        inner=inner,
-        inner_steps=steps,
-        scope=frozenset({"backbone"}),
-    )
+    engine = Engine(model=model, kinds=kinds, balancer=balancer, trainable=frozenset(model.params()), inner=inner)
     a_loop(400).fit(
         Stage("train", ("near", "far"), 400), model=model, kinds=kinds, engine=engine, balancer=balancer,
-        sampler=FixedEpisodes(quadratic_episodes({"near": 0.0, "far": 1.0}, support=steps > 0)), optimizer=sgd(0.1),
+        sampler=FixedEpisodes(quadratic_episodes({"near": 0.0, "far": 1.0}, support=inner is not None)), optimizer=sgd(0.1),
         scheduler=Constant(warmup=0.0), validation=None, folder=tmp_path, seed=0, emit=lambda _: None,
     )  # fmt: skip
     assert model.params()["backbone.theta"].item() == pytest.approx(fixed_point, abs=1e-5)
@@ -117,7 +107,7 @@ def a_model(tasks: Sequence[TaskName], sharing: type[Sharing] = Hard, dtype: tor
     return model.to(dtype)
 
 
-def query_losses(model: MultiTaskModel, kinds: dict[TaskName, Quadratic], episode: Episode, inner: MAML, scope: frozenset[str]) -> Tensor:
+def query_losses(model: MultiTaskModel, kinds: dict[TaskName, Quadratic], episode: Episode, inner: MAML) -> Tensor:
     """What the engine differentiates, written out again: adapt by SGD on the mean support loss, then each task's query loss, [T]."""
     phi = model.params()
 
@@ -125,9 +115,9 @@ def query_losses(model: MultiTaskModel, kinds: dict[TaskName, Quadratic], episod
         outputs = model.outputs(params, part.batch, part.tasks)
         return torch.stack([kinds[t].loss(outputs[t], part.batch.targets[t], part.batch.labelled[t]) for t in part.tasks])
 
-    names = [n for n in phi if n.partition(".")[0] in scope]
+    names = [n for n in phi if inner.adapts(n)]
     gradients = torch.autograd.grad(losses(phi, episode.support[0]).mean(), [phi[n] for n in names])
-    theta = dict(phi) | {n: phi[n] - inner.inner_lr * g for n, g in zip(names, gradients, strict=True)}
+    theta = dict(phi) | {n: phi[n] - inner.rates.inner_lr * g for n, g in zip(names, gradients, strict=True)}
     return losses(theta, episode.query[0]).detach()
 
 
@@ -138,8 +128,7 @@ def test_second_order_episodes_with_pcgrad_over_cross_stitch_equal_finite_differ
     kinds = {t: Quadratic(task=regression(t)) for t in tasks}
     support, query = pool.read(torch.arange(8)), pool.read(torch.arange(8, 20))
     episode = Episode(0, (Part(support, tasks),), (Part(query, tasks),), tuple(regression(t) for t in tasks))
-    inner = MAML(inner_lr=0.3, order=2, clip=None, diverge=1e6, max_halvings=0)
-    scope = frozenset({"backbone", "sharing", "head"})
+    inner = maml(2, inner_lr=0.3, scope=("backbone", "sharing", "head"))
     phi = {n: p.detach().clone() for n, p in model.params().items()}
 
     rows: dict[Name, Tensor] = {}
@@ -150,15 +139,15 @@ def test_second_order_episodes_with_pcgrad_over_cross_stitch_equal_finite_differ
         for i in range(param.numel()):
             before = flat[i].item()
             flat[i] = before + step
-            up = query_losses(model, kinds, episode, inner, scope)
+            up = query_losses(model, kinds, episode, inner)
             flat[i] = before - step
-            row[:, i] = (up - query_losses(model, kinds, episode, inner, scope)) / (2 * step)
+            row[:, i] = (up - query_losses(model, kinds, episode, inner)) / (2 * step)
             flat[i] = before
         rows[name] = row
 
     balancer = PCGrad(seed=0)
     balancer.reset(tasks)
-    engine = Engine(model=model, kinds=kinds, balancer=balancer, trainable=frozenset(phi), inner=inner, inner_steps=1, scope=scope)
+    engine = Engine(model=model, kinds=kinds, balancer=balancer, trainable=frozenset(phi), inner=inner)
     signal = engine.signal([episode])
     for i, task in enumerate(tasks):
         for name, row in rows.items():
@@ -175,7 +164,7 @@ def test_second_order_episodes_with_pcgrad_over_cross_stitch_equal_finite_differ
     expected_P = judge.combine(rows_TP, torch.zeros(3, dtype=torch.float64), tasks).gradient_P
 
     fresh = PCGrad(seed=0)
-    engine = Engine(model=model, kinds=kinds, balancer=fresh, trainable=frozenset(phi), inner=inner, inner_steps=1, scope=scope)
+    engine = Engine(model=model, kinds=kinds, balancer=fresh, trainable=frozenset(phi), inner=inner)
     a_loop(1).fit(
         Stage("train", tasks, 1), model=model, kinds=kinds, engine=engine, balancer=fresh, sampler=FixedEpisodes([episode]),
         optimizer=sgd(1.0), scheduler=Constant(warmup=0.0), validation=None, folder=tmp_path, seed=0, emit=lambda _: None,

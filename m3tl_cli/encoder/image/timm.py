@@ -5,11 +5,9 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-import pickle
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,8 +16,6 @@ import torch
 from annotated_types import Ge, Gt
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.layers.norm_act import GroupNormAct
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
@@ -28,38 +24,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from m3tl_cli.core.contracts import ModalityInfo, Name, Signature
 from m3tl_cli.core.errors import ConfigError, DataError
+from m3tl_cli.core.weights import SUFFIXES, Loaded, match, read
 from m3tl_cli.encoder.base import Encoder
 
 OWN = ("checkpoint_path", "features_only", "in_chans", "num_classes", "out_indices", "pretrained", "pretrained_cfg_overlay")
 """Keywords of timm.create_model that the encoder itself gives."""
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin")
 TIMEOUT = 5.0  # seconds in which a hub that can be reached answers
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What became of the tensors of a weights file.
-
-    Args:
-        source: The file.
-        loaded: Names that were copied into the network.
-        new: Names of the network that the file lacks; they keep their random start.
-        dropped: Names of the file that the network has no use for, with the reason.
-    """
-
-    source: str
-    loaded: tuple[Name, ...]
-    new: tuple[Name, ...]
-    dropped: Mapping[Name, str]
-
-    def __str__(self) -> str:
-        some = lambda names: ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")  # noqa: E731
-        reasons = [f"{name} ({reason})" for name, reason in self.dropped.items()]
-        parts = [f"{len(self.loaded)} loaded"]
-        parts += [f"{len(self.new)} new: {some(self.new)}"] if self.new else []
-        parts += [f"{len(reasons)} dropped: {some(reasons)}"] if reasons else []
-        return "; ".join(parts)
 
 
 class Timm(Encoder):
@@ -242,17 +213,11 @@ class Timm(Encoder):
 
     def _load(self, weights: str, norm: str) -> Loaded:
         path = self._hub() if weights == "hub" else self._file(Path(weights).expanduser())
-        there = _read(path)
+        there = read(path, "weights")
         net = self.net.state_dict()
         if any(n not in there or there[n].shape != v.shape for n, v in net.items()):
             there = self._converted(there)
-        fits = {n: v for n, v in there.items() if n in net and v.shape == net[n].shape}
-        found = Loaded(
-            source=str(path),
-            loaded=tuple(fits),
-            new=tuple(n for n in net if n not in fits),
-            dropped={n: f"{_shape(v)}, not {_shape(net[n])}" if n in net else "unknown" for n, v in there.items() if n not in fits},
-        )
+        fits, found = match(there, net, str(path))
         numbers = sum(v.numel() for v in net.values())
         if 2 * sum(v.numel() for v in fits.values()) < numbers:
             raise DataError(
@@ -339,24 +304,6 @@ def _replace_batch_norm(net: nn.Module, groups: int) -> None:
             if hasattr(module, part):
                 setattr(group, part, getattr(module, part))
         setattr(net, name, group)
-
-
-def _read(path: Path) -> dict[Name, Tensor]:
-    try:
-        found: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise DataError(f"`weights` must be a file of tensors; found {type(error).__name__}: {error}", place=str(path)) from error
-    while isinstance(found, Mapping) and (
-        inner := next((found[k] for k in ("state_dict", "model") if isinstance(found.get(k), Mapping)), None)
-    ):
-        found = inner
-    if not isinstance(found, Mapping) or not any(isinstance(v, Tensor) for v in found.values()):
-        raise DataError("`weights` must map names to tensors; found none.", place=str(path))
-    return {str(n).removeprefix("module."): v for n, v in found.items() if isinstance(v, Tensor)}
-
-
-def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a number"
 
 
 def _unreachable(address: str) -> str:

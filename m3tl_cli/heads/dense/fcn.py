@@ -59,6 +59,7 @@ class FCN(Head):
         fits = factor > 0 and (rows, columns) == (factor * inputs.grid[0], factor * inputs.grid[1])
         self.factor = factor if fits else 1
         self.size = (rows, columns)
+        self.grid = inputs.grid
         self.hidden = nn.Sequential(
             nn.Conv2d(inputs.dim, width, kernel, padding=kernel // 2, bias=False),
             nn.GroupNorm(math.gcd(groups, width), width),
@@ -70,3 +71,23 @@ class FCN(Head):
         """Predict [B, num_outputs, *task.size] from a map [B, D, h, w]."""
         output = F.pixel_shuffle(self.out(self.hidden(x)), self.factor)
         return output if output.shape[-2:] == self.size else F.interpolate(output, self.size, mode="bilinear", align_corners=False)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What `out` reads at each cell, [B h w, width]."""
+        return _cells(self.hidden(x))
+
+    def rows(self, y: Tensor) -> Tensor:
+        """`y` [B, num_outputs, *task.size] as `out` puts it out, [B h w, num_outputs r^2].
+
+        The pixels of a cell are gathered, exactly the inverse of `forward`; where `forward` resizes, `y` is resized bilinearly the other
+        way, which is no exact inverse.
+        """
+        size = (self.grid[0] * self.factor, self.grid[1] * self.factor)
+        if self.size != size:
+            y = F.interpolate(y, size, mode="bilinear", align_corners=False)
+        return _cells(F.pixel_unshuffle(y, self.factor))
+
+
+def _cells(x: Tensor) -> Tensor:
+    """[B, D, h, w] as rows [B h w, D]."""
+    return x.movedim(1, -1).flatten(0, -2)

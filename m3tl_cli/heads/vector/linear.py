@@ -42,5 +42,13 @@ class Linear(Head):
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict [B, num_outputs] from a vector [B, D] or a map [B, D, h, w]."""
+        return self.out(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """What `out` reads, [B, width]."""
         pooled = torch.cat((x.mean((-2, -1)), x.amax((-2, -1))), 1) if x.dim() == 4 else x
-        return self.out(self.hidden(pooled))
+        return self.hidden(pooled)
+
+    def rows(self, y: Tensor) -> Tensor:
+        """`y` [B, num_outputs] itself."""
+        return y

@@ -74,3 +74,28 @@ def test_runs_under_vmap_over_parameters(size: tuple[int, int]) -> None:
     net, x = head(size), torch.randn(2, 4, 4, 6)
     stacked = {n: torch.stack([p.detach(), 2 * p.detach()]) for n, p in net.named_parameters()}
     torch.testing.assert_close(vmap(lambda p: functional_call(net, p, x))(stacked)[0], net(x))
+
+
+@pytest.mark.parametrize("size", [(4, 6), (8, 12), (16, 24)])
+def test_the_output_in_rows_is_the_last_layer_of_the_features(size: tuple[int, int]) -> None:
+    net, x = head(size).double(), torch.randn(2, 4, 4, 6, dtype=torch.float64)
+    features = net.features(x)
+    assert features.shape == (2 * 4 * 6, 8)
+    torch.testing.assert_close(net.rows(net(x)), F.linear(features, net.out.weight.flatten(1), net.out.bias))
+
+
+def test_rows_are_cells_and_columns_the_pixels_of_a_cell_channel_by_channel() -> None:
+    net = head((2, 4), num_outputs=2, inputs=Signature("map", 4, (1, 2)))
+    y = torch.tensor([[[[1, 2, 5, 6], [3, 4, 7, 8]], [[11, 12, 15, 16], [13, 14, 17, 18]]]]).float()
+    assert net.rows(y).tolist() == [[1, 2, 3, 4, 11, 12, 13, 14], [5, 6, 7, 8, 15, 16, 17, 18]]
+
+
+@pytest.mark.parametrize("size", [(9, 13), (3, 5), (8, 6)])
+def test_labels_that_do_not_fit_the_map_are_resized_to_it(size: tuple[int, int]) -> None:
+    net = head(size, num_outputs=2)
+    y = torch.linspace(0, 1, size[0])[:, None].expand(2, 2, *size).clone()
+    rows = net.rows(y)
+    assert rows.shape == (2 * 4 * 6, net.out.weight.shape[0])
+    expected = F.interpolate(y, (4, 6), mode="bilinear", align_corners=False).movedim(1, -1).reshape(48, 2)
+    torch.testing.assert_close(rows, expected)
+    assert net.features(torch.randn(2, 4, 4, 6)).shape[0] == len(rows)

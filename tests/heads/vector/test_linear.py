@@ -58,3 +58,12 @@ def test_second_derivatives_agree_with_finite_differences() -> None:
 def test_an_empty_hidden_layer_is_refused() -> None:
     with pytest.raises(ConfigError, match="`hidden` must be a list of widths"):
         Linear(hidden=[8, 0], task=TASK, inputs=VECTOR)
+
+
+@pytest.mark.parametrize("inputs", [MAP, VECTOR], ids=["map", "vector"])
+def test_the_output_is_the_last_layer_of_the_features(inputs: Signature) -> None:
+    head = Linear(hidden=[7], task=TASK, inputs=inputs)
+    x = torch.randn(2, 4, *(inputs.grid if inputs.kind == "map" else ()))
+    assert head.features(x).shape == (2, 7)
+    torch.testing.assert_close(head.rows(head(x)), head.out(head.features(x)))
+    assert head.rows(head(x)).shape == (2, 3)

@@ -1,0 +1,1 @@
+"""Episodes: which domain, which tasks, which samples an outer step sees."""

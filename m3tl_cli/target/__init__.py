@@ -1,0 +1,1 @@
+"""The target stage: few shots, many episodes, every corner by one code path."""

@@ -1,0 +1,1 @@
+"""Transfer: where encoders start from, and what moves on from stage to stage."""

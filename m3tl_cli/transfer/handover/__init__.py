@@ -1,0 +1,1 @@
+"""Ways of handing over what was learnt."""

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import importlib.util
+import math
+from itertools import product
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from m3tl_cli.comparison.statistics import (
+    MIN_SEEDS,
+    SWITCHES,
+    combine,
+    equivalence_p,
+    estimate,
+    factorial_terms,
+    factorial_weights,
+    holm,
+    max_t,
+    sign_flips,
+)
+
+CORNERS = [(bool(i & 4), bool(i & 2), bool(i & 1)) for i in range(8)]
+
+
+def test_three_seeds_by_hand() -> None:
+    # mean 2, sd 1, se 1 / sqrt 3; t(.975, 2) = 4.302653: half width 2.484138.
+    found = estimate([1.0, 2.0, 3.0])
+    assert found.mean == 2.0
+    assert found.low == pytest.approx(2 - 2.4841377, abs=1e-7)
+    assert found.high == pytest.approx(2 + 2.4841377, abs=1e-7)
+    assert found.seeds == 3
+    assert found.exploratory
+    # Flips of (1, 2, 3): |sum| is 6, 4, 2, 0; only the identity reaches 6. t = 2 sqrt 3.
+    tested = max_t(np.array([[1.0], [2.0], [3.0]]))
+    assert tested.t[0] == pytest.approx(2 * math.sqrt(3))
+    assert tested.p[0] == tested.adjusted[0] == 0.25
+
+
+def test_the_interval_is_scipys() -> None:
+    values = np.random.default_rng(0).normal(size=7)
+    low, high = stats.t.interval(0.9, 6, loc=values.mean(), scale=stats.sem(values))
+    found = estimate(values, 0.9)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-14)
+
+
+def test_a_seed_without_a_number_is_left_out_and_one_seed_has_no_interval() -> None:
+    assert estimate([1.0, math.nan, 3.0]).seeds == 2
+    assert math.isnan(estimate([1.0]).low)
+    assert math.isnan(estimate([]).mean)
+    assert estimate(np.zeros(MIN_SEEDS)).exploratory is False
+
+
+def test_one_contrast_is_the_exact_sign_flip_test() -> None:
+    for seed in range(5):
+        values = np.random.default_rng(seed).normal(0.5, size=(7, 1))
+        reached = [abs(sum(s * v for s, v in zip(signs, values[:, 0], strict=True))) for signs in product((1, -1), repeat=7)]
+        expected = np.mean(np.asarray(reached) >= abs(values.sum()) - 1e-12)
+        reference = stats.permutation_test(
+            (values[:, 0],), lambda v, axis: v.mean(axis), permutation_type="samples", n_resamples=np.inf, vectorized=True
+        )
+        tested = max_t(values)
+        assert tested.p[0] == tested.adjusted[0] == expected == pytest.approx(reference.pvalue)
+        assert tested.t[0] == pytest.approx(stats.ttest_1samp(values[:, 0], 0).statistic)
+
+
+def step_down_by_hand(values: np.ndarray) -> list[float]:
+    """The definition, with t statistics of every flip and no shortcut."""
+    num_seeds, count = values.shape
+
+    def t(rows: np.ndarray) -> np.ndarray:
+        return np.abs(rows.mean(0)) / (rows.std(0, ddof=1) / math.sqrt(num_seeds))
+
+    observed = t(values)
+    flips = [t(np.asarray(signs)[:, None] * values) for signs in product((1, -1), repeat=num_seeds)]
+    order = sorted(range(count), key=lambda c: -observed[c])
+    adjusted, largest = [0.0] * count, 0.0
+    for rank, c in enumerate(order):
+        largest = max(largest, float(np.mean([max(f[d] for d in order[rank:]) >= observed[c] - 1e-9 for f in flips])))
+        adjusted[c] = largest
+    return adjusted
+
+
+def test_step_down_is_its_definition() -> None:
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        values = rng.normal(size=(6, 4)) + rng.normal(size=(6, 1)) + np.array([2.0, 1.0, 0.0, 0.0])
+        assert max_t(values).adjusted.tolist() == pytest.approx(step_down_by_hand(values))
+
+
+def test_families_in_leading_dimensions_are_tested_each_by_itself() -> None:
+    values = np.random.default_rng(1).normal(0.4, size=(5, 6, 3))
+    together = max_t(values)
+    for i in range(5):
+        assert together.adjusted[i].tolist() == max_t(values[i]).adjusted.tolist()
+
+
+def test_adjusted_p_is_at_least_p_and_ordered_like_t() -> None:
+    values = np.random.default_rng(2).normal(0.3, size=(200, 8, 6))
+    tested = max_t(values)
+    assert (tested.adjusted >= tested.p).all()
+    order = np.argsort(-np.abs(tested.t), axis=-1)
+    assert (np.diff(np.take_along_axis(tested.adjusted, order, -1), axis=-1) >= 0).all()
+
+
+def test_signs_and_scale_of_a_contrast_change_nothing_but_the_sign_of_t() -> None:
+    values = np.random.default_rng(3).normal(0.5, size=(6, 3))
+    tested, turned = max_t(values), max_t(values * np.array([-1.0, 1e-6, 1e6]))
+    assert tested.adjusted.tolist() == turned.adjusted.tolist()
+    assert (tested.t * [-1, 1, 1]).tolist() == pytest.approx(turned.t.tolist())
+
+
+def test_a_copy_of_a_contrast_costs_nothing() -> None:
+    values = np.random.default_rng(4).normal(0.5, size=(8, 2))
+    assert max_t(np.concatenate([values, values[:, :1]], 1)).adjusted[:2].tolist() == max_t(values).adjusted.tolist()
+
+
+def test_smallest_p_is_that_of_the_number_of_seeds() -> None:
+    for num_seeds, smallest in ((3, 0.25), (5, 0.0625), (6, 0.03125), (8, 0.0078125)):
+        assert max_t(np.ones((num_seeds, 1))).adjusted[0] == smallest
+    assert math.isinf(max_t(np.ones((6, 1))).t[0])
+
+
+def test_identical_arms_have_t_0_and_p_1() -> None:
+    tested = max_t(np.zeros((8, 2)))
+    assert tested.t.tolist() == [0.0, 0.0]
+    assert tested.adjusted.tolist() == [1.0, 1.0]
+
+
+def test_half_of_the_flips_stands_for_all() -> None:
+    signs = sign_flips(4)
+    assert signs[0].tolist() == [1, 1, 1, 1]
+    assert {tuple(r) for r in signs} | {tuple(-r) for r in signs} == set(product((1.0, -1.0), repeat=4))
+    assert len(sign_flips(30)) == 2**15
+    assert (sign_flips(30)[0] == 1).all()
+
+
+def test_differences_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(ValueError, match="must be finite"):
+        max_t(np.array([[math.nan], [1.0]]))
+    with pytest.raises(ValueError, match="must be finite"):
+        max_t(np.empty((0, 2)))
+
+
+def test_equivalence_is_two_one_sided_t_tests() -> None:
+    values = np.random.default_rng(5).normal(0.1, 1, size=9)
+    above = stats.ttest_1samp(values, -0.8, alternative="greater").pvalue
+    below = stats.ttest_1samp(values, 0.8, alternative="less").pvalue
+    assert equivalence_p(values, 0.8) == pytest.approx(max(above, below))
+    # The usual dual: p <= .05 exactly where the 90 % interval lies within the margin.
+    interval = estimate(values, 0.9)
+    edge = max(abs(interval.low), abs(interval.high))
+    assert equivalence_p(values, edge) == pytest.approx(0.05)
+    assert equivalence_p(np.zeros(6), 0.01) == 0.0
+    assert equivalence_p(np.ones(6), 0.5) == 1.0
+    with pytest.raises(ValueError, match="above 0"):
+        equivalence_p(values, 0.0)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx((0.03, 0.06, 0.06))
+    assert holm([0.5, 0.9]) == (1.0, 1.0)
+
+
+def test_an_additive_response_has_its_main_effects_and_interactions_of_exactly_0() -> None:
+    effect = {"pretrain": 0.25, "joint": 0.5, "bilevel": -0.125}
+    response = {c: 1.0 + sum(effect[s] for s, on in zip(SWITCHES, c, strict=True) if on) for c in CORNERS}
+    for term in factorial_terms():
+        found = sum(w * response[c] for c, w in factorial_weights(term).items())
+        assert found == (effect[term[0]] if len(term) == 1 else 0.0)
+
+
+def test_an_interaction_is_half_of_the_difference_of_two_effects() -> None:
+    # Joint adds .4 with pretraining and nothing without.
+    response = {c: 0.4 * (c[0] and c[1]) for c in CORNERS}
+    terms = {term: sum(w * response[c] for c, w in factorial_weights(term).items()) for term in factorial_terms()}
+    assert terms["joint",] == pytest.approx(0.2)
+    assert terms["pretrain", "joint"] == pytest.approx(0.2)
+    assert terms["pretrain", "joint", "bilevel"] == pytest.approx(0.0)
+    with pytest.raises(ValueError, match="switches"):
+        factorial_weights(("handover",))
+
+
+def test_rounding_residue_of_equal_arms_is_0() -> None:
+    row = np.array([0.1, 0.2, 0.3]) / 3
+    weights = {str(i): s / 4 for i, s in enumerate((1, 1, 1, 1, -1, -1, -1, -1))} | {"x": 1 / 3, "y": -1 / 3}
+    outcomes = dict.fromkeys(weights, row)
+    assert combine(weights, outcomes).tolist() == [0.0, 0.0, 0.0]
+    assert np.isnan(combine({"a": 1.0, "b": -1.0}, {"a": np.array([1.0]), "b": np.array([math.nan])})).all()
+
+
+@pytest.fixture(scope="module")
+def simulation() -> ModuleType:
+    path = Path(__file__).parents[2] / "scripts" / "family_wise_error.py"
+    spec = importlib.util.spec_from_file_location("family_wise_error", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("noise", ["normal", "t3"])
+@pytest.mark.parametrize("num_seeds", [6, 8])
+def test_family_wise_error_is_kept_under_the_null(simulation: ModuleType, noise: str, num_seeds: int) -> None:
+    found = simulation.simulate(num_seeds, noise, choice=0.0, effect=0.0, simulations=500)
+    assert 0.005 < found.wrong <= 0.05 + 3 * found.error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", ["normal", "t3"])
+@pytest.mark.parametrize("num_seeds", [6, 8])
+def test_family_wise_error_is_kept_over_many_ablations(simulation: ModuleType, noise: str, num_seeds: int) -> None:
+    found = simulation.simulate(num_seeds, noise, choice=0.5, effect=0.0, simulations=10_000, seed=1)
+    assert found.wrong <= 0.05 + 3 * found.error
+
+
+def test_a_large_effect_is_found_more_often_with_more_seeds(simulation: ModuleType) -> None:
+    six, eight = (simulation.simulate(s, "normal", choice=0.5, effect=2.0, simulations=500).found for s in (6, 8))
+    assert 0.2 < six < 0.45
+    assert 0.6 < eight < 0.85

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from m3tl_cli.comparison.cells import SETTINGS
+from m3tl_cli.comparison.compare import compare
+from m3tl_cli.comparison.plan import plan_for
+from m3tl_cli.comparison.table_one import COLUMNS, HYPOTHESES
+from m3tl_cli.comparison.tables import StatementRow
+from m3tl_cli.core.results import TaskResult, block_parts
+from tests.comparison._cells import Gain, ablation, noise
+
+SEEDS = tuple(range(1, 9))
+
+
+def table(gain: Gain, seeds: tuple[int, ...] = SEEDS, settings: tuple[str, ...] = tuple(SETTINGS)) -> dict[tuple[str, str], StatementRow]:
+    plan = plan_for(settings, axes={}, seeds=seeds, block="c", num_shots=5, margin=0.05)
+    cells = []
+    for made in ablation(gain, seeds, settings):
+        kinds = {"depth": "depth", "height": "regression_map"}
+        blocks = {
+            b: {t: TaskResult(kinds.get(t, r.kind), r.primary, r.scores) for t, r in ts.items()} for b, ts in made.results.blocks.items()
+        }
+        cells.append(replace(made, results=replace(made.results, blocks=blocks)))
+    return {(row.row, row.column): row for row in compare(cells, plan).table_one}
+
+
+def as_claimed(setting: str, seed: int, key: str, task: str) -> float:
+    """Transfer saves data, all tasks gain from one another, meta-learning is ahead at few shots."""
+    shots = block_parts(key)[1] or 0
+    own = {"transfer": 0.3, "mtl": 0.1, "meta": 0.3 - 0.01 * shots}.get(setting, 0.0)
+    return 0.2 + 0.01 * shots + own + noise("", seed, key, scale=0.02) + noise(setting, seed, key, task, scale=0.005)
+
+
+def test_every_cell_of_the_table_is_answered_with_its_hypothesis_and_runs() -> None:
+    found = table(as_claimed)
+    assert set(found) == {(row, column) for row in HYPOTHESES for column in COLUMNS}
+    assert len(found) == 36
+    for (row, column), cell in found.items():
+        assert cell.hypothesis == HYPOTHESES[row][list(COLUMNS).index(column)]
+        assert cell.definition
+        assert cell.measured
+        assert cell.runs
+
+
+def test_what_was_planted_as_claimed_agrees() -> None:
+    found = table(as_claimed)
+    for key in (
+        ("what is shared", "transfer"),
+        ("what is shared", "multi-task"),
+        ("when", "transfer"),
+        ("when", "meta"),
+        ("why", "transfer"),
+        ("why", "multi-task"),
+        ("type", "transfer"),
+        ("heterogeneous tasks", "multi-task"),
+        ("training data", "transfer"),
+        ("training data", "meta"),
+        ("computation", "multi-task"),
+        ("computation", "meta"),
+        ("structure", "transfer"),
+        ("structure", "multi-task"),
+        ("structure", "meta"),
+        ("two-level optimisation", "transfer"),
+        ("two-level optimisation", "meta"),
+        ("multi-modal inputs", "meta"),
+    ):
+        assert found[key].answer == "agrees", (key, found[key].measured)
+
+
+def test_meta_learning_on_unlike_tasks_disagrees_with_the_survey() -> None:
+    row = table(as_claimed)["heterogeneous tasks", "meta"]
+    assert row.answer == "disagrees"
+    assert row.value is not None
+    assert row.value.high < 0
+
+
+def test_what_needs_other_runs_is_undecided() -> None:
+    found = table(as_claimed)
+    assert found["how", "multi-task"].answer == "undecided"
+    assert "subsets of tasks" in found["how", "multi-task"].measured
+
+
+def conflict(losing: str) -> Gain:
+    def gain(setting: str, seed: int, key: str, task: str) -> float:
+        loss = 0.3 * (setting == losing and task in ("depth", "height"))
+        return 0.5 - loss + noise("", seed, key, scale=0.02) + noise(setting, seed, key, task, scale=0.005)
+
+    return gain
+
+
+@pytest.mark.parametrize(("column", "setting"), COLUMNS.items())
+def test_negative_transfer_is_found_where_it_was_planted(column: str, setting: str) -> None:
+    found = table(conflict(setting))
+    # The survey says that meta-learning has none: a planted loss disagrees with that.
+    assert found["negative transfer", column].answer == ("disagrees" if column == "meta" else "agrees")
+    assert "surely worse than stl" in found["negative transfer", column].measured
+    other = next(c for c in COLUMNS if c != column)
+    assert found["negative transfer", other].answer == ("agrees" if other == "meta" else "disagrees")
+
+
+def test_below_six_seeds_only_what_is_counted_is_answered() -> None:
+    found = table(as_claimed, seeds=(1, 2, 3))
+    assert found["why", "multi-task"].answer == "undecided"
+    assert "3 of the 6 seeds" in found["why", "multi-task"].measured
+    assert found["negative transfer", "transfer"].answer == "undecided"
+    assert found["computation", "meta"].answer == "agrees"
+    assert found["two-level optimisation", "multi-task"].answer == "agrees"
+
+
+def test_a_setting_that_did_not_run_says_so() -> None:
+    found = table(as_claimed, settings=("stl", "mtl"))
+    assert (found["why", "meta"].measured, found["why", "meta"].answer) == ("no run of meta", "undecided")
+    alone = table(as_claimed, settings=("transfer",))
+    assert "not measured in enough seeds" in alone["why", "transfer"].measured
+    assert alone["computation", "transfer"].answer == "undecided"
+    assert alone["negative transfer", "transfer"].answer == "undecided"

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from m3tl_cli.comparison.cells import SETTINGS
+from m3tl_cli.comparison.plan import Contrast, Plan, plan_for
+from m3tl_cli.comparison.statistics import Array, estimate, max_t
+from m3tl_cli.comparison.verdict import Verdict, judge, two_sentences
+
+SEEDS = tuple(range(1, 9))
+PAIR = Plan((Contrast("m3tl - stl", {"m3tl": 1.0, "stl": -1.0}),), ("stl", "m3tl"), SEEDS, "c", 5, 0.02)
+
+
+def arms(**rows: list[float] | Array) -> dict[str, Array]:
+    return {name: np.asarray(row, dtype=np.float64) for name, row in rows.items()}
+
+
+def noise(seed: int, scale: float, size: int = 8) -> Array:
+    return np.random.default_rng(seed).normal(0, scale, size)
+
+
+def one(outcomes: dict[str, Array], seeds: tuple[int, ...] = SEEDS, planned: bool = True, plan: Plan = PAIR) -> Verdict:
+    [found] = judge(plan, outcomes, seeds, {}, planned=planned)
+    return found
+
+
+def test_a_clear_difference_is_higher_or_lower() -> None:
+    shared = noise(0, 1.0)
+    up = one(arms(m3tl=shared + 0.3 + noise(1, 0.05), stl=shared))
+    assert up.answer == "higher"
+    assert up.p_adjusted == 2**-7
+    assert up.difference.mean == pytest.approx(0.3 + noise(1, 0.05).mean())
+    assert "higher, +0.3" in up.sentence
+    assert "8 seeds" in up.sentence
+    assert one(arms(m3tl=shared, stl=shared + 0.3 + noise(1, 0.05))).answer == "lower"
+
+
+def test_identical_arms_are_no_different() -> None:
+    shared = noise(0, 1.0)
+    found = one(arms(m3tl=shared, stl=shared))
+    assert found.answer == "no difference"
+    assert found.p_adjusted == 1.0
+    assert "within 0.02" in found.sentence
+
+
+def test_what_is_neither_is_undecided() -> None:
+    found = one(arms(m3tl=noise(1, 0.3), stl=noise(2, 0.3)))
+    assert found.answer == "undecided"
+    assert found.p_adjusted > 0.05
+    assert found.p_equivalence > 0.05
+
+
+def test_a_sure_difference_within_the_margin_says_so() -> None:
+    found = one(arms(m3tl=0.01 + noise(1, 0.001), stl=np.zeros(8)))
+    assert found.answer == "higher"
+    assert "though within the margin" in found.sentence
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_below_six_seeds_there_is_no_verdict(count: int) -> None:
+    found = one(arms(m3tl=np.ones(count), stl=np.zeros(count)), tuple(range(count)))
+    assert found.answer == "exploratory"
+    assert "exploratory" in found.sentence
+
+
+def test_without_a_plan_there_is_no_verdict() -> None:
+    found = one(arms(m3tl=np.ones(8) + noise(1, 0.01), stl=np.zeros(8)), planned=False)
+    assert found.answer == "exploratory"
+    assert "no plan" in found.sentence
+
+
+def test_a_seed_that_an_arm_lacks_is_left_out_for_all_contrasts() -> None:
+    plan = replace(PAIR, arms=("stl", "mtl", "m3tl"), contrasts=(*PAIR.contrasts, Contrast("mtl - stl", {"mtl": 1.0, "stl": -1.0})))
+    outcomes = arms(m3tl=noise(1, 1), stl=noise(2, 1), mtl=noise(3, 1))
+    outcomes["mtl"][2] = math.nan
+    found = judge(plan, outcomes, SEEDS, {}, planned=True)
+    assert {v.seeds for v in found} == {(1, 2, 4, 5, 6, 7, 8)}
+    keep = [0, 1, 3, 4, 5, 6, 7]
+    matrix = np.stack([outcomes["m3tl"] - outcomes["stl"], outcomes["mtl"] - outcomes["stl"]], axis=1)[keep]
+    assert [v.p_adjusted for v in found] == max_t(matrix).adjusted.tolist()
+
+
+def test_an_arm_that_failed_does_not_take_the_others_verdicts_with_it() -> None:
+    plan = replace(PAIR, arms=("stl", "mtl", "m3tl"), contrasts=(*PAIR.contrasts, Contrast("mtl - stl", {"mtl": 1.0, "stl": -1.0})))
+    outcomes = arms(m3tl=1 + noise(1, 0.1), stl=noise(2, 0.1), mtl=np.full(8, math.nan))
+    outcomes["mtl"][0] = 0.5
+    first, second = judge(plan, outcomes, SEEDS, {}, planned=True)
+    assert first.answer == "higher"
+    assert (second.answer, second.sentence) == ("missing", "mtl - stl: not asked, only 1 complete seed.")
+    absent = judge(plan, {k: v for k, v in outcomes.items() if k != "mtl"}, SEEDS, {}, planned=True)[1]
+    assert "no outcome of mtl" in absent.sentence
+
+
+def test_the_best_other_is_chosen_by_validation_and_never_by_test() -> None:
+    plan = plan_for(["stl", "mtl", "meta", "m3tl"], axes={}, seeds=SEEDS, block="c", num_shots=5, margin=0.02)
+    # By test meta is best, by validation mtl.
+    outcomes = arms(stl=noise(1, 0.1), mtl=0.5 + noise(2, 0.1), meta=0.9 + noise(3, 0.1), m3tl=0.7 + noise(4, 0.1))
+    found = judge(plan, outcomes, SEEDS, {"stl": 0.1, "mtl": 0.6, "meta": 0.5}, planned=True)[-1]
+    assert found.chosen == "mtl"
+    assert found.weights == {"m3tl": 1.0, "mtl": -1.0}
+    assert found.difference.mean == pytest.approx((outcomes["m3tl"] - outcomes["mtl"]).mean())
+    assert "(mtl)" in found.sentence
+    assert judge(plan, outcomes, SEEDS, {}, planned=True)[-1].answer == "missing"
+
+
+def test_the_confirmatory_family_finds_the_switch_that_was_planted() -> None:
+    plan = plan_for(list(SETTINGS), axes={}, seeds=SEEDS, block="c", num_shots=5, margin=0.05)
+    shared = noise(0, 0.3)
+    outcomes = {s: shared + 0.4 * switches[1] + noise(i + 1, 0.02) for i, (s, switches) in enumerate(SETTINGS.items())}
+    found = {v.name: v for v in judge(plan, outcomes, SEEDS, dict.fromkeys(SETTINGS, 0.0) | {"mtl_meta": 1.0}, planned=True)}
+    assert found["main effect of joint"].answer == "higher"
+    assert found["main effect of joint"].difference.mean == pytest.approx(0.4, abs=0.02)
+    assert found["main effect of pretrain"].answer == "no difference"
+    assert found["m3tl - stl"].answer == "higher"
+    assert found["m3tl - best other by validation"].chosen == "mtl_meta"
+    assert found["m3tl - best other by validation"].answer == "no difference"
+
+
+def say(outcomes: dict[str, Array], seeds: tuple[int, ...], planned: bool = True, plan: Plan = PAIR) -> str:
+    means = {arm: estimate(row) for arm, row in outcomes.items()}
+    return two_sentences(plan, judge(plan, outcomes, seeds, {}, planned=planned), means)
+
+
+def sentences(text: str) -> int:
+    return text.count(". ") + text.endswith(".")
+
+
+def test_the_verdict_is_two_sentences_with_uncertainty() -> None:
+    text = say(arms(m3tl=1 + noise(1, 0.1), stl=noise(2, 0.1)), SEEDS)
+    assert text.startswith("On new tasks in target domains, 5 shots, m3tl has the highest mean normalised gain")
+    assert "95 % interval" in text
+    assert "above 0: m3tl - stl (+" in text
+    assert "family-wise error of 0.05 over 8 seeds" in text
+    assert sentences(text) == 2
+
+
+def test_three_seeds_are_said_to_be_exploratory() -> None:
+    text = say(arms(m3tl=[1, 2, 3], stl=[0, 1, 1]), (1, 2, 3))
+    assert text.startswith("Exploratory (3 seeds, no verdict below 6)")
+    assert "m3tl - stl (+1.333, " in text
+    assert sentences(text) == 2
+
+
+def test_without_a_plan_or_a_number_the_sentence_says_so() -> None:
+    assert "no plan from before the runs" in say(arms(m3tl=noise(1, 1), stl=noise(2, 1)), SEEDS, planned=False)
+    assert "Nothing can be said" in say(arms(m3tl=[math.nan], stl=[math.nan]), (1,))
+    assert "No contrast of the plan can be asked" in say(arms(stl=noise(1, 1)), SEEDS)
+    assert "Paired differences, intervals not adjusted: m3tl - stl (+1.000)." in say(arms(m3tl=[1.0], stl=[0.0]), (1,))
+    assert "undecided: m3tl - stl" in say(arms(m3tl=noise(1, 0.3), stl=noise(2, 0.3)), SEEDS)
