@@ -47,7 +47,7 @@ from m3tl_cli.sampler.base import Sampler
 from m3tl_cli.scheduler.base import Scheduler
 from m3tl_cli.sharing.base import Sharing
 from m3tl_cli.target.adaptation import Adapter, Trial, handed_over
-from m3tl_cli.target.protocol import Outcome, Protocol, Reference
+from m3tl_cli.target.protocol import Outcome, Protocol, Reference, fitted_on_support
 from m3tl_cli.target.starts import Parts, evidence_of_sources, make_starts, probe_sources
 from m3tl_cli.task.base import TaskKind
 from m3tl_cli.tracking.base import Ending, RunInfo, Tracker
@@ -58,6 +58,7 @@ from m3tl_cli.trainer.evaluation import (
     evaluate,
     evaluate_adapted,
     evaluate_constant,
+    evaluate_episodes,
     known_task,
     task_results,
     trivial_outputs,
@@ -334,6 +335,15 @@ PRETRAINING = ("data", "encoder", "fusion", "backbone", "heads", "sampler", "opt
 """Nodes of the config that decide what pretrained encoders are."""
 
 
+def _on_pool(
+    model: MultiTaskModel, kinds: Mapping[TaskName, TaskKind], pool: Pool, trivial: Mapping[TaskName, Tensor], loop: Loop
+) -> Validation:
+    """Judge a stage by the model's outputs on a pool."""
+    size = loop.eval_batch_size
+    constant = evaluate_constant(kinds, trivial, pool, size)
+    return Validation(constant, lambda asked, advance: evaluate(model, asked, pool, loop.runtime, size, advanced=advance))
+
+
 def _pretrain(parts: Experiment, names: Sequence[TaskName], folder: Path, emit: Emit) -> StageCost:
     cfg, data, loop = parts.cfg, parts.data, parts.loop
     train, validate = data.pool("train", "pretrain"), data.pool("val", "pretrain")
@@ -356,14 +366,13 @@ def _pretrain(parts: Experiment, names: Sequence[TaskName], folder: Path, emit: 
 
     counters = loop.fit(
         replace(parts.stages["pretrain"], tasks=tuple(names)),
-        model=model,
         kinds=kinds,
         engine=engine,
         balancer=balancer,
         sampler=make(cfg.sampler, Sampler, pool=train, tasks=tuple(tasks.values()), seed=cfg.seed),
         optimizer=parts.optimizer,
         scheduler=parts.scheduler,
-        validation=Validation(validate, trivial_outputs(kinds, train, loop.eval_batch_size)),
+        validation=_on_pool(model, kinds, validate, trivial_outputs(kinds, train, loop.eval_batch_size), loop),
         folder=folder,
         seed=cfg.seed,
         emit=tell,
@@ -476,7 +485,6 @@ class SourceStage:
             sampler = make(cfg.sampler, Sampler, pool=self.train, tasks=tasks, seed=cfg.seed)
         counters = parts.loop.fit(
             stage,
-            model=parts.model,
             kinds=parts.kinds,
             engine=engine,
             balancer=parts.balancer,
@@ -514,11 +522,32 @@ class SourceStage:
         )
 
     def _validation(self, stage: Stage, engine: Engine) -> Validation | None:
+        parts = self.parts
         if not self.pooled:
-            return None
+            return self._on_episodes(engine) if parts.data.blocks.get("validation") and stage.episodes else None
+        plain = _on_pool(parts.model, self.pooled, self.val, self.trivial, parts.loop)
         if not stage.episodes:
-            return Validation(self.val, self.trivial)
-        return Validation(self.val, self.trivial, lambda kinds, advance: self._adapted(engine, kinds, self.val, advance))
+            return plain
+        return Validation(plain.constant, lambda kinds, advance: self._adapted(engine, kinds, self.val, advance))
+
+    def _on_episodes(self, engine: Engine) -> Validation:
+        """Judge tasks that exist inside episodes alone, by those of the meta-validation classes."""
+        parts, protocol = self.parts, self.parts.protocol
+        drawn = parts.data.episodes(
+            "validation",
+            tuple(parts.tasks.values()),
+            num_shots=protocol.num_shots[0],
+            num_query=protocol.num_query,
+            number=max(1, protocol.num_validation),
+            per_class=protocol.per_class,
+            seed=parts.cfg.seed,
+        )
+        fresh = frozenset(parts.tasks) if parts.cfg.episodes.fresh == 1 else frozenset()
+        episodes = [replace(e, fresh=fresh) for e in drawn]
+        reference = fitted_on_support(parts.kinds, episodes)
+        zeros = [reference.score(e) for e in episodes]
+        constant = {task: {m: sum(z[task][m] for z in zeros) / len(zeros) for m in kind.metrics} for task, kind in parts.kinds.items()}
+        return Validation(constant, lambda kinds, advance: evaluate_episodes(engine, kinds, episodes, parts.loop.runtime, advance))
 
     def _adapted(self, engine: Engine, kinds: Mapping[TaskName, TaskKind], pool: Pool, advance: Callable[[int, int], None]) -> MetricValues:
         return evaluate_adapted(
@@ -654,12 +683,10 @@ class TargetStage:
                 kinds[task.name] = _kind(cfg, known_task(_kind(cfg, task), pool, self.size))
                 outputs |= trivial_outputs({task.name: kinds[task.name]}, pool, self.size)
             else:
-                # A task that exists inside episodes alone: the constant is fitted on the support of some.
-                kinds[task.name] = _kind(cfg, task)
-                shots = self.parts.protocol.num_shots[0]
-                support = [p.batch for e in self._draw(at, [task], shots, self.parts.protocol.num_episodes) for p in e.support]
-                targets = torch.cat([b.targets[task.name] for b in support])
-                outputs[task.name] = kinds[task.name].trivial(targets, torch.cat([b.labelled[task.name] for b in support]))
+                drawn = self._draw(at, [task], self.parts.protocol.num_shots[0], self.parts.protocol.num_episodes)
+                found = fitted_on_support({task.name: _kind(cfg, task)}, drawn)
+                kinds |= found.kinds
+                outputs |= found.outputs
         return Reference(kinds, outputs)
 
     def _columns(self, trial: Trial, references: Mapping[str, Reference]) -> dict[TaskName, TaskName]:

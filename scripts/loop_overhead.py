@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -37,7 +38,7 @@ def whole(cfg: DictConfig, updates: int, folder: Path) -> Callable[[], None]:
         model=parts.model, kinds=parts.kinds, balancer=parts.balancer, trainable=trainable, autocast=parts.loop.runtime.autocast
     )
     sampler = make(cfg.sampler, Sampler, pool=parts.data.pool("train"), tasks=tuple(parts.tasks.values()), seed=cfg.seed)
-    stage = parts.paradigm.stages(tuple(parts.tasks), updates)[0]
+    stage = replace(parts.stages["train"], updates=updates)
     tracker = make(cfg.tracking, Tracker, outputs=folder)
     tracker.start(RunInfo("overhead", folder, "overhead", {}))
     journal, sink = Journal(folder), Sink.on_terminal(alone=True).__enter__()
@@ -50,7 +51,7 @@ def whole(cfg: DictConfig, updates: int, folder: Path) -> Callable[[], None]:
 
     def train() -> None:
         parts.loop.fit(
-            stage, model=parts.model, kinds=parts.kinds, engine=engine, balancer=parts.balancer, sampler=sampler,
+            stage, kinds=parts.kinds, engine=engine, balancer=parts.balancer, sampler=sampler,
             optimizer=parts.optimizer, scheduler=parts.scheduler, validation=None, folder=folder, seed=1, emit=tell,
         )  # fmt: skip
 

@@ -35,7 +35,7 @@ def ablate(
     """Train every setting under every seed, and say which won, how surely, and at what cost.
 
     Paired: the runs of a seed share splits, target episodes and initial seeds. What is to be confirmed is written to plan.json before the
-    first run. For example, in two processes: m3tl ablate settings=[stl,mtl,m3tl] seeds=8 hydra/launcher=joblib hydra.launcher.n_jobs=2
+    first run. For example, in two processes: m3tl ablate settings=stl,mtl,m3tl seeds=8 hydra/launcher=joblib hydra.launcher.n_jobs=2
     """
     from m3tl_cli.cli import ablation
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from m3tl_cli.cli import comparing, hydra_entry, matching, panels, standings
-from m3tl_cli.cli.design import FILE, PLAN, Design, Planned, Record, designed, is_own
+from m3tl_cli.cli.design import FILE, PLAN, UPDATES, Design, Planned, Record, designed, is_own
 from m3tl_cli.cli.multirun import Ended, launch_jobs
 from m3tl_cli.cli.resume import LATEST, OUTPUTS
 from m3tl_cli.cli.sink import duration
@@ -74,19 +74,18 @@ def _new(design: Design, words: Sequence[str], dry_run: bool) -> int:
     past = matching.past_runs(OUTPUTS) if matched or dry_run else []
     passes = matching.known_passes(configs, past) if matched else {}
     folder = OUTPUTS / design.name / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}{SUFFIX}"
+    updates: dict[str, int] = {}
     if dry_run:
-        complete = matched and len(passes) == len(design.arms)
-        updates = matching.matched_updates(design, configs, passes) if complete else {}
-        code = _listed(design.cells(updates), matching.estimates(configs, past, {}), updates, folder)
-        if matched and not complete:
+        if len(passes) == len(design.arms):
+            updates = matching.matched_updates(design, configs, passes)
+        lengths = {label: int(config["trainer"]["updates"]) for label, config in configs.items()}
+        code = _listed(design.cells(matching.changed_updates(configs, updates)), matching.estimates(configs, past), lengths, folder.parent)
+        if matched and not updates:
             count = len(design.arms) - len(passes)
             print(f"lengths under equal_flops follow from {count} pilot run{'' if count == 1 else 's'} of {design.options.pilot} updates")
         return code
-    updates = {}
     if matched:
         passes |= _piloted(design, configs, passes, folder)
-        if len(passes) < len(design.arms):
-            return FAILED
         updates = matching.matched_updates(design, configs, passes)
     record = Record(
         command=("m3tl", "ablate", *design.flags, *words),
@@ -98,7 +97,7 @@ def _new(design: Design, words: Sequence[str], dry_run: bool) -> int:
         budgets=design.options.budgets,
         axes=tuple(design.levels),
         plan=plan.digest,
-        cells=design.cells(updates),
+        cells=design.cells(matching.changed_updates(configs, updates)),
         passes={label: {**asdict(p), "updates": updates[label]} for label, p in passes.items()},
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -221,20 +220,31 @@ def _publish(record: Record, folder: Path, written: Sequence[Path]) -> None:
         _say(f"tracking: {tracker.trouble}")
 
 
-def _listed(cells: Sequence[Planned], seconds: Mapping[str, float], updates: Mapping[str, int], folder: Path) -> int:
-    """Print the runs, and what finished runs of the same arms say about their time."""
-    total = 0.0
+def _listed(cells: Sequence[Planned], seconds: Mapping[str, float], lengths: Mapping[str, int], place: Path) -> int:
+    """Print the runs, and what finished runs of the same arms say about their time.
+
+    Args:
+        cells: The runs.
+        seconds: Per arm's label, at its configured length.
+        lengths: That length.
+        place: Folder in which the ablation would make its own.
+    """
+    total, unknown = 0.0, dict[str, None]()
     for cell in cells:
-        usual = seconds.get(cell.arm.label, math.nan)
-        own = updates.get(cell.arm.label) if cell.budget == "equal_flops" else None
-        words = f"{cell.name}" + (f"  {own} updates" if own else "") + (f"  about {duration(usual)}" if math.isfinite(usual) else "")
-        total += 0.0 if math.isnan(usual) else usual
+        label = cell.arm.label
+        own = next((w.partition("=")[2] for w in reversed(cell.overrides) if w.startswith(f"{UPDATES}=")), "")
+        words = cell.name + (f"  {own} updates" if own else "")
+        if label in seconds:
+            usual = seconds[label] * (int(own) / lengths[label] if own and cell.budget == "equal_flops" else 1)
+            total += usual
+            words += f"  about {duration(usual)}"
+        else:
+            unknown[label] = None
         print(words)
-    unknown = sorted({cell.arm.label for cell in cells if cell.arm.label not in seconds})
-    told = f", about {duration(total)} one after the other" if total else ""
-    print(f"{len(cells)} runs under {folder.parent}{told}")
+    told = f", about {duration(total)} one after the other" if total and not unknown else ""
+    print(f"{len(cells)} runs under {place}{told}")
     if unknown:
-        print(f"no finished run tells how long these take: {', '.join(unknown)}")
+        print(f"no finished run tells how long these take: {'; '.join(unknown)}")
     return 0
 
 

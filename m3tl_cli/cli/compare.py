@@ -23,7 +23,7 @@ def compare(
     """Say which of some finished runs won, how surely, and at what cost.
 
     Runs that differ in data, splits, tasks, target protocol or length of training are refused, unless they differ along a named axis:
-    m3tl compare outputs/train/RUN1 outputs/train/RUN2 axes=[fusion]
+    m3tl compare outputs/train/RUN1 outputs/train/RUN2 axes=fusion
     """
     from rich.console import Console
 

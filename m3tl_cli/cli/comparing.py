@@ -154,8 +154,8 @@ def under(found: Comparison, budget: str) -> Comparison:
     changed["missing"] = tuple(replace(row, reason=row.reason.replace(was, budget)) for row in found.missing)
     meant = (f"the plan decides on {budget}; there are runs of {was} only", f"{was}: `{UPDATES}` differs between runs")
     kept = [flag for flag in found.flags if not flag.startswith(meant)]
-    changed["flags"] = tuple(flag.replace(f"{was}: ", f"{budget}: ", 1) if flag.startswith(f"{was}: ") else flag for flag in kept)
-    return replace(found, **changed)
+    flags = [f"{budget}: {flag.removeprefix(f'{was}: ')}" if flag.startswith(f"{was}: ") else flag for flag in kept]
+    return _flagged(replace(found, **changed), flags)
 
 
 def saved_seconds(found: Comparison) -> float:
@@ -190,6 +190,14 @@ def page(found: Comparison, folder: Path) -> Path | None:
     return drawn
 
 
+def _flagged(found: Comparison, flags: Sequence[str]) -> Comparison:
+    """The same with other flags, which the verdict counts."""
+    from m3tl_cli.comparison.verdict import two_sentences
+
+    means = {row.arm: row.gain for row in found.summary if row.budget == found.budget and row.block == found.plan.key}
+    return replace(found, flags=tuple(flags), verdict=two_sentences(found.plan, found.contrasts, means, len(flags)))
+
+
 def _runs(place: Path) -> list[Path]:
     """Runs in a folder: itself, or those one or two folders down; pilots are none."""
     if is_run(place):
@@ -209,7 +217,7 @@ def _forced(
     while True:
         try:
             made = compare(cells, plan, reference, unread=unread, **given)
-            return replace(made, flags=(*flags, *made.flags))
+            return _flagged(made, [*flags, *made.flags]) if flags else made
         except ConfigError as error:
             known = {key for cell in cells for key, _ in flat(cell.config)}
             if error.place not in known or error.place.split(".")[0] not in FORCED:

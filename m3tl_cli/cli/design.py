@@ -182,7 +182,7 @@ class Design:
         """Every run, all arms of the first seed first, so that what an interrupted ablation leaves is paired.
 
         Args:
-            updates: Arm's label to `trainer.updates` under `equal_flops`; arms that lack keep the configured length.
+            updates: Arm's label to `trainer.updates` under `equal_flops`, where it is not the configured length.
         """
         found: dict[str, Planned] = {}
         for seed in self.seeds:
@@ -191,7 +191,7 @@ class Design:
                 kept = tuple(w for w in self.common if not (own and w.partition("=")[0] == UPDATES))
                 overrides = (*kept, *arm.overrides, *own, f"seed={seed}")
                 planned = Planned(folder_name(arm, seed, overrides), arm, seed, budget, overrides)
-                found.setdefault(planned.name, planned)  # the reference is the same run under both budgets
+                found.setdefault(planned.name, planned)  # an arm of the configured length is the same run under both budgets
         return tuple(found.values())
 
 

@@ -185,22 +185,20 @@ def matched_updates(design: Design, configs: Mapping[str, Mapping[str, Any]], pa
     return found
 
 
-def estimates(configs: Mapping[str, Mapping[str, Any]], past: Sequence[Past], updates: Mapping[str, int]) -> dict[str, float]:
-    """Seconds of a run per arm's label, from finished runs of the same config and protocol.
+def changed_updates(configs: Mapping[str, Mapping[str, Any]], updates: Mapping[str, int]) -> dict[str, int]:
+    """Those of the lengths that are not the configured ones."""
+    return {label: n for label, n in updates.items() if n != int(configs[label]["trainer"]["updates"])}
 
-    Args:
-        configs: As `arm_configs` gives them.
-        past: Finished runs.
-        updates: Length under `equal_flops`, by which the time of a run is scaled; configured ones by default.
-    """
+
+def estimates(configs: Mapping[str, Mapping[str, Any]], past: Sequence[Past]) -> dict[str, float]:
+    """Mean seconds of finished runs of the same config and protocol, per arm's label; arms without any lack."""
     found = {}
     told = [(facts(run.config), run) for run in past]
     for label, config in configs.items():
         wanted = facts(config)
-        like = [run for known, run in told if known == wanted]
+        like = [run.seconds for known, run in told if known == wanted]
         if like:
-            seconds = math.fsum(r.seconds for r in like) / len(like)
-            found[label] = seconds * updates.get(label, 0) / int(config["trainer"]["updates"]) if label in updates else seconds
+            found[label] = math.fsum(like) / len(like)
     return found
 
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from m3tl_cli.comparison.statistics import Estimate
     from m3tl_cli.comparison.tables import Comparison, CostRow, SummaryRow
 
-LABEL = 22  # columns of the terminal for an arm's label; longer ones go on below
+WIDTH = 80
+GAP = 2  # between columns
+LABEL = 20  # columns of the terminal for an arm's label; longer ones go on below
 TASKS = 6  # columns for tasks, at most: the files have them all
 TASK_LENGTH = 9  # characters of a task's name over a column
 FLAGS = 8  # lines of flags on the terminal, at most
@@ -55,6 +57,7 @@ class Grid:
         rows: A word per column.
         words: Columns that hold words, not numbers, by number; the first always does.
         terminal: Whether it is among those that the terminal shows.
+        narrow: Whether the terminal shortens its headings, and leaves columns out that have no room.
     """
 
     title: str
@@ -63,6 +66,7 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
     words: frozenset[int] = field(default_factory=frozenset)
     terminal: bool = True
+    narrow: bool = False
 
 
 def grids(found: Comparison) -> list[Grid]:
@@ -98,35 +102,49 @@ def terminal(found: Comparison, *, unread: bool = True) -> list[RenderableType]:
         found: The comparison.
         unread: Whether to list runs that could not be used, and why.
     """
-    from rich.table import Table
     from rich.text import Text
 
     parts: list[RenderableType] = [Text(found.verdict, "bold"), Text(_about(found), "dim")]
     for grid in grids(found):
-        if not grid.terminal:
-            continue
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-        for number, name in enumerate(grid.columns):
-            left = number == 0 or number in grid.words
-            last = number == len(grid.columns) - 1 and number in grid.words
-            # The label wraps, the last column loses its end, and numbers stay whole.
-            table.add_column(
-                name,
-                justify="left" if left else "right",
-                style="bold" if number == 0 else "",
-                no_wrap=number > 0 and not (last and len(grid.columns) < 4),
-                max_width=(LABEL if len(grid.columns) > 4 else 34) if number == 0 else None,
-                overflow="ellipsis" if last else "fold",
-            )
-        for row in grid.rows:
-            table.add_row(*(Text(word) for word in row))
-        parts += [Text(), Text(grid.title, "bold").append(f" · {grid.about}" if grid.about else "", "not bold dim"), table]
+        if grid.terminal:
+            parts += [Text(), *_drawn(grid)]
     lost = [f"not used: {Path(m.folder).name}: {m.reason.rpartition('; found ')[2]}" for m in found.missing if m.folder and unread]
     notes = [*found.flags, *lost]
     parts += [Text()] if notes else []
     parts += [Text(f"! {note}", "yellow") for note in notes[:FLAGS]]
     parts += [Text(f"and {len(notes) - FLAGS} more of these in comparison.json", "dim")] if len(notes) > FLAGS else []
     return parts
+
+
+def _drawn(grid: Grid) -> Iterator[RenderableType]:
+    """Heading and table in 80 columns: a long label goes on below, a last column of words loses its end, and numbers stay whole."""
+    from rich.table import Table
+    from rich.text import Text
+
+    about, names = grid.about, list(grid.columns)
+    if grid.narrow:
+        lost = len(names) - 1 - TASKS
+        about += f"; {TASKS} of {len(names) - 1}, all in tables/tasks.csv" if lost > 0 else ""
+        names = [names[0], *(_cut(name, TASK_LENGTH) for name in names[1 : TASKS + 1])]
+    yield Text(grid.title, "bold").append(f" · {about}" if about else "", "not bold dim")
+    lines = [row[: len(names)] for row in grid.rows]
+    last = len(names) - 1
+    widths = [max(map(len, (name, *(line[n] for line in lines)))) for n, name in enumerate(names)]
+    widths[0] = min(widths[0], LABEL if last > 3 else WIDTH - sum(widths[1:]) - GAP * last)
+    room = WIDTH - sum(widths[:last]) - GAP * last
+    table = Table(box=None, padding=(0, GAP, 0, 0), header_style="dim", pad_edge=False)
+    for number, name in enumerate(names):
+        left = number == 0 or number in grid.words
+        table.add_column(
+            name, justify="left" if left else "right", style="bold" if number == 0 else "", width=None if number else widths[0]
+        )
+    for line in lines:
+        table.add_row(*(Text(_cut(word, room) if number == last and number in grid.words else word) for number, word in enumerate(line)))
+    yield table
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def markdown(found: Comparison) -> str:
@@ -254,7 +272,7 @@ def _summary(found: Comparison, row: SummaryRow) -> tuple[str, ...]:
     nothing = ("", "", _fixed(row.rank, 1), "", "")
     if own or not math.isfinite(row.difference.mean):
         return (row.arm, _estimate(row.gain), *nothing)
-    worst = f"{row.worst_task} {row.worst.mean:+.2f}" if row.worst_task else ""
+    worst = f"{row.worst.mean:+.2f} {row.worst_task}" if row.worst_task else ""
     delta = f"{100 * row.delta_m_tasks.mean:+.1f}" if math.isfinite(row.delta_m_tasks.mean) else ""
     return (row.arm, _estimate(row.gain), _signed(row.difference), delta, _fixed(row.rank, 1), f"{row.wins}/{row.ties}/{row.losses}", worst)
 
@@ -265,11 +283,7 @@ def _tasks(found: Comparison) -> Grid:
     known = {(r.arm, r.task): r for r in rows}
     arms = [arm for arm in found.arms if any((arm, t) in known for t in tasks)]
     table = tuple((arm, *(_fixed(known[arm, t].gain.mean, 3) if (arm, t) in known else "" for t in tasks)) for arm in arms)
-    left = f"; {TASKS} of {len(tasks)} tasks, all in tables/tasks.csv" if len(tasks) > TASKS else ""
-    short = [t if len(t) <= TASK_LENGTH else f"{t[: TASK_LENGTH - 1]}…" for t in tasks[:TASKS]]
-    return Grid(
-        "Task by task", f"{block_title(found.plan.key)}; normalised gain{left}", ("setting", *short), tuple(r[: TASKS + 1] for r in table)
-    )
+    return Grid("Task by task", f"{block_title(found.plan.key)}; normalised gain", ("setting", *tasks), table, narrow=True)
 
 
 def _baselines(found: Comparison) -> Grid:

@@ -148,7 +148,6 @@ class Batch:
             domain=self.domain.to(device),
         )
 
-
     def take(self, index: Tensor) -> Batch:
         """Samples at `index` [B'], in that order."""
 

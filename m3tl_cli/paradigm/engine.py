@@ -248,6 +248,13 @@ class Engine:
             reached = self._descend(params, parts, steps=steps, differentiable=False, on_step=on_step)
         return dict(reached[-1].params)
 
+    def adapted_to(self, episode: Episode) -> dict[Name, Tensor]:
+        """Parameters after the inner loop's own number of steps on an episode's support, without a graph; fresh heads are built first."""
+        with torch.no_grad():
+            start = self._start_heads(self.params(), episode) if episode.fresh else self.params()
+        steps = self.inner.num_inner_steps if self.inner is not None else 0
+        return self.adapted(start, episode.support, steps=steps) if steps else dict(start)
+
     def order_cosine(self, episodes: Sequence[Episode]) -> float:
         """Cosine between the outer gradients of first and second order, of the summed query losses; NaN where there is only one order.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
@@ -44,6 +45,16 @@ class Reference:
                 if task in meters:
                     meters[task].update(self.outputs[task], part.batch.targets[task], part.batch.labelled[task])
         return {t: meter.compute() for t, meter in meters.items()}
+
+
+def fitted_on_support(kinds: Mapping[TaskName, TaskKind], episodes: Sequence[Episode]) -> Reference:
+    """A zero for tasks that exist inside episodes alone: the constant that fits the support of some episodes best."""
+    outputs = {}
+    for task, kind in kinds.items():
+        support = [p.batch for e in episodes for p in e.support if task in p.tasks]
+        targets = torch.cat([b.targets[task] for b in support])
+        outputs[task] = kind.trivial(targets, torch.cat([b.labelled[task] for b in support]))
+    return Reference(kinds, outputs)
 
 
 @dataclass

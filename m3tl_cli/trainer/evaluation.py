@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from m3tl_cli.core.contracts import Batch, Model, Params, Part, Pool, Task, TaskName, generator
+from m3tl_cli.core.contracts import Batch, Episode, Model, Params, Part, Pool, Task, TaskName, generator
 from m3tl_cli.core.results import Score, TaskResult
 from m3tl_cli.paradigm.engine import Engine
 from m3tl_cli.task.base import Meter, TaskKind
@@ -163,4 +163,18 @@ def evaluate_adapted(
         done += len(rows)
         if advanced:
             advanced(done, len(query))
+    return {t: meter.compute() for t, meter in meters.items()}
+
+
+def evaluate_episodes(
+    engine: Engine, kinds: Mapping[TaskName, TaskKind], episodes: Sequence[Episode], runtime: Runtime, advanced: Callable[[int, int], None]
+) -> MetricValues:
+    """Every metric over the queries of all episodes, after the inner loop's own number of steps on each one's support."""
+    meters = {t: kind.meter() for t, kind in kinds.items()}
+    for done, episode in enumerate(episodes, 1):
+        here = episode.to(runtime.device)
+        params = engine.adapted_to(here)
+        for part in here.query:
+            score(engine.model, params, part.batch, {t: meters[t] for t in part.tasks if t in meters}, runtime)
+        advanced(done, len(episodes))
     return {t: meter.compute() for t, meter in meters.items()}

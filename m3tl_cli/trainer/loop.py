@@ -11,10 +11,9 @@ from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
-from torch import Tensor
 
 from m3tl_cli.balancing.base import Balancer
-from m3tl_cli.core.contracts import Episode, Model, Params, Pool, Sampler, Stateful, TaskName, stable_seed
+from m3tl_cli.core.contracts import Episode, Params, Sampler, Stateful, TaskName, stable_seed
 from m3tl_cli.core.events import Advanced, Emit, Measured, Said, StageStarted, Wrote
 from m3tl_cli.optimizer.base import OptimizerBuilder
 from m3tl_cli.paradigm.base import Stage
@@ -22,7 +21,7 @@ from m3tl_cli.paradigm.engine import Engine
 from m3tl_cli.scheduler.base import Scheduler
 from m3tl_cli.task.base import TaskKind
 from m3tl_cli.trainer import checkpoint
-from m3tl_cli.trainer.evaluation import MetricValues, evaluate, evaluate_constant, task_results
+from m3tl_cli.trainer.evaluation import MetricValues, task_results
 from m3tl_cli.trainer.interrupt import Interrupt
 from m3tl_cli.trainer.runtime import Runtime
 from m3tl_cli.trainer.selection import Selection
@@ -49,14 +48,12 @@ class Validation:
     """How a stage is judged while it trains.
 
     Args:
-        pool: Held-out samples.
-        trivial: Constant outputs, whose scores on the pool are the zero of the judgement.
-        scores: Metrics of some tasks at the model's present parameters; None: those of the model's outputs on the pool.
+        constant: What constant outputs reach on the held-out samples: the zero of the judgement.
+        scores: Metrics of some tasks there, at the network's present parameters.
     """
 
-    pool: Pool
-    trivial: Mapping[TaskName, Tensor]
-    scores: Callable[[Mapping[TaskName, TaskKind], Advance], MetricValues] | None = None
+    constant: MetricValues
+    scores: Callable[[Mapping[TaskName, TaskKind], Advance], MetricValues]
 
 
 class Loop:
@@ -104,7 +101,6 @@ class Loop:
         self,
         stage: Stage,
         *,
-        model: Model,
         kinds: Mapping[TaskName, TaskKind],
         engine: Engine,
         balancer: Balancer,
@@ -124,9 +120,8 @@ class Loop:
 
         Args:
             stage: Tasks and number of updates.
-            model: Already grown, on the device.
             kinds: Of at least the stage's tasks.
-            engine: Makes gradients of `model` with `balancer`.
+            engine: Makes gradients with `balancer`; its model is grown already and on the device.
             balancer: Reset here.
             sampler: Draws on the CPU.
             optimizer: Builds an optimiser over the engine's trainable names.
@@ -165,11 +160,6 @@ class Loop:
             engine.passes.forward, engine.passes.backward = state["passes"]
             emit(Said(f"resumed at update {counters.updates} of {stage.updates}"))
         emit(StageStarted(stage.name, stage.updates, stage.tasks))
-        constant = (
-            evaluate_constant({t: kinds[t] for t in stage.tasks}, validation.trivial, validation.pool, self.eval_batch_size)
-            if validation
-            else {}
-        )
         begun = time.perf_counter() - counters.seconds
 
         def keep() -> None:
@@ -223,7 +213,7 @@ class Loop:
                     cosine = engine.order_cosine(episodes)
                     emit(Measured(first + done, {"inner/order_cosine": cosine} if math.isfinite(cosine) else {}))
                 if validation and (done % self.validate_every == 0 or last):
-                    self._validate(first, done, model, kinds, validation, constant, selection, params, emit)
+                    self._validate(first, done, kinds, validation, selection, params, emit)
                 if interrupt.number:
                     keep()
                     emit(Said(f"stopped by signal {interrupt.number} after update {done}; `m3tl train --resume` goes on", "warning"))
@@ -243,29 +233,20 @@ class Loop:
         weight = episode.weight / self.accumulate
         return replace(episode, query=query, support=support, weight=weight).to(self.runtime.device)
 
+    @staticmethod
     def _validate(
-        self,
         first: int,
         done: int,
-        model: Model,
         kinds: Mapping[TaskName, TaskKind],
         validation: Validation,
-        constant: MetricValues,
         selection: Selection,
         params: Params,
         emit: Emit,
     ) -> None:
         active = {t: kinds[t] for t in selection.active}
-
-        def advanced(n: int, total: int) -> None:
-            emit(Advanced("validate", n, total, "sample"))
-
-        if validation.scores is not None:
-            values = validation.scores(active, advanced)
-        else:
-            values = evaluate(model, active, validation.pool, self.runtime, self.eval_batch_size, advanced=advanced)
+        values = validation.scores(active, lambda n, total: emit(Advanced("validate", n, total, "sample")))
         emit(Measured(first + done, {f"val/{t}/{m}": v for t, metrics in values.items() for m, v in metrics.items()}))
-        results = task_results(active, values, constant)
+        results = task_results(active, values, validation.constant)
         scores = {t: r.scores[r.primary].error_reduction for t, r in results.items()}
         for component in selection.judge(done, scores, params):
             emit(Said(f"{', '.join(component.tasks)}: no improvement since update {component.best_step}; stopped early"))

@@ -26,7 +26,7 @@ from m3tl_cli.selftest import Quadratic
 from m3tl_cli.sharing.hard import Hard
 from m3tl_cli.sharing.separate import Separate
 from m3tl_cli.trainer import checkpoint
-from m3tl_cli.trainer.evaluation import trivial_outputs
+from m3tl_cli.trainer.evaluation import evaluate, evaluate_constant, trivial_outputs
 from m3tl_cli.trainer.loop import BEST, LAST, Counters, Validation
 from tests.toys import TablePool, regression, states_equal
 from tests.trainer.test_shape import a_loop, a_model
@@ -53,10 +53,14 @@ def fit(
     sampler = MiniBatch(batch_size=8, per_task=False, modality_dropout=0.0, pool=pool, tasks=tuple(regression(t) for t in tasks), seed=0)
     loop = a_loop(updates, clip=0.5, validate_every=5, log_every=1, checkpoint_every=10, **changes)
     held_out = TablePool(ALL, size=64, seed=1)
+    validation = Validation(
+        evaluate_constant(kinds, trivial_outputs(kinds, pool, 64), held_out, 64),
+        lambda asked, advance: evaluate(model, asked, held_out, loop.runtime, 64, advanced=advance),
+    )
     return loop.fit(
-        Stage("train", tasks, updates), model=model, kinds=kinds, engine=engine, balancer=balancer, sampler=sampler,
+        Stage("train", tasks, updates), kinds=kinds, engine=engine, balancer=balancer, sampler=sampler,
         optimizer=AdamW(lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01), scheduler=Constant(warmup=0.1),
-        validation=Validation(held_out, trivial_outputs(kinds, pool, 64)), folder=folder, seed=0,
+        validation=validation, folder=folder, seed=0,
         emit=(events if events is not None else []).append, resume=resume, about={"ledger": model.ledger()},
     )  # fmt: skip
 

@@ -74,7 +74,7 @@ def test_the_real_loop_reaches_the_fixed_points_of_two_quadratics(inner: InnerLo
     balancer = Sum()
     engine = Engine(model=model, kinds=kinds, balancer=balancer, trainable=frozenset(model.params()), inner=inner)
     a_loop(400).fit(
-        Stage("train", ("near", "far"), 400), model=model, kinds=kinds, engine=engine, balancer=balancer,
+        Stage("train", ("near", "far"), 400), kinds=kinds, engine=engine, balancer=balancer,
         sampler=FixedEpisodes(quadratic_episodes({"near": 0.0, "far": 1.0}, support=inner is not None)), optimizer=sgd(0.1),
         scheduler=Constant(warmup=0.0), validation=None, folder=tmp_path, seed=0, emit=lambda _: None,
     )  # fmt: skip
@@ -166,7 +166,7 @@ def test_second_order_episodes_with_pcgrad_over_cross_stitch_equal_finite_differ
     fresh = PCGrad(seed=0)
     engine = Engine(model=model, kinds=kinds, balancer=fresh, trainable=frozenset(phi), inner=inner)
     a_loop(1).fit(
-        Stage("train", tasks, 1), model=model, kinds=kinds, engine=engine, balancer=fresh, sampler=FixedEpisodes([episode]),
+        Stage("train", tasks, 1), kinds=kinds, engine=engine, balancer=fresh, sampler=FixedEpisodes([episode]),
         optimizer=sgd(1.0), scheduler=Constant(warmup=0.0), validation=None, folder=tmp_path, seed=0, emit=lambda _: None,
     )  # fmt: skip
     moved_P = torch.cat([(phi[n] - model.params()[n].detach()).reshape(-1) for n in names])
@@ -191,7 +191,7 @@ def train(
             raise Killed
 
     a_loop(updates, checkpoint_every=5, log_every=1).fit(
-        Stage(name, tasks, updates), model=model, kinds=kinds, engine=engine, balancer=balancer, sampler=sampler,
+        Stage(name, tasks, updates), kinds=kinds, engine=engine, balancer=balancer, sampler=sampler,
         optimizer=AdamW(lr=1e-2, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01), scheduler=Constant(warmup=0.0), validation=None,
         folder=folder, seed=0, emit=emit, resume=resume, about={"ledger": model.ledger()},
     )  # fmt: skip
