@@ -20,14 +20,14 @@ $(READY): pyproject.toml
 
 setup: $(READY)  ## Make .venv with everything in it
 
-demo: $(READY)  ## Set up and run the main job: five tasks together on driving scenes, then the report
-	$(BIN)/m3tl train paradigm=mtl name=demo
+demo: $(READY)  ## Set up and run the main job: M3TL on driving scenes, from pretraining to new tasks at a target, then the report
+	$(BIN)/m3tl train paradigm=m3tl name=demo
 
 test: $(READY)  ## Set up and pass the quick tests
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
 
 test-all: $(READY)  ## All tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 fmt: $(READY)  ## Format the code
 	$(BIN)/ruff format .
@@ -43,8 +43,8 @@ types: $(READY)  ## Types, strictly
 layers: $(READY)  ## The floors of the house: who may import whom
 	$(BIN)/lint-imports
 
-smoke: $(READY)  ## Train two paradigms for a moment through the real command
-	$(BIN)/m3tl train -m paradigm=stl,mtl budget=smoke name=smoke
+smoke: $(READY)  ## Train two corners of the cube for a moment through the real command
+	$(BIN)/m3tl train -m paradigm=stl,m3tl budget=smoke name=smoke
 
 check: lint types layers test-all smoke  ## All that must hold before a commit
 

@@ -28,7 +28,7 @@ from m3tl_cli.core.events import Advanced, Emit, Event, Measured, Said, StageSta
 from m3tl_cli.core.folders import cache_folder
 from m3tl_cli.core.results import Cost, Results, Score, StageCost, TaskResult, write_text
 from m3tl_cli.core.weights import Loaded
-from m3tl_cli.data.base import Data
+from m3tl_cli.data.base import Block, Data
 from m3tl_cli.data.features import encoder_key, precompute
 from m3tl_cli.data.store import Store, StorePool
 from m3tl_cli.drawing import Gallery, draw_gallery
@@ -65,6 +65,7 @@ from m3tl_cli.trainer.evaluation import (
 )
 from m3tl_cli.trainer.journal import Journal
 from m3tl_cli.trainer.loop import BEST, LAST, Loop, Validation
+from m3tl_cli.trainer.update import Freedom
 from m3tl_cli.transfer.base import HandOver, Source
 
 Part = TypeVar("Part")
@@ -314,6 +315,7 @@ def pretrained(parts: Experiment, emit: Emit) -> tuple[Callable[[MultiTaskModel]
     data.prepare(lambda what, done, total: emit(Advanced(what, done, total, "sample")), pretrain=True)
     names = source.choose(tuple(data.tasks.values()))
     nodes = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in PRETRAINING}
+    nodes["trainer"] = {key: cfg.trainer[key] for key in ("precision", "accumulate", "clip", "validate_every", "patience")}
     content = {**nodes, "tasks": [OmegaConf.to_container(cfg.task[n], resolve=True) for n in names], "seed": cfg.seed}
     folder = cache_folder() / "encoders" / source.key(content)
     folder.mkdir(parents=True, exist_ok=True)
@@ -331,8 +333,8 @@ def pretrained(parts: Experiment, emit: Emit) -> tuple[Callable[[MultiTaskModel]
     return lambda model: source.load(model, tensors), cost
 
 
-PRETRAINING = ("data", "encoder", "fusion", "backbone", "heads", "sampler", "optimizer", "scheduler", "trainer")
-"""Nodes of the config that decide what pretrained encoders are."""
+PRETRAINING = ("data", "encoder", "fusion", "backbone", "heads", "sampler", "optimizer", "scheduler")
+"""Nodes of the config that decide what pretrained encoders are; of the trainer's only some numbers do, its length not."""
 
 
 def _on_pool(
@@ -377,6 +379,7 @@ def _pretrain(parts: Experiment, names: Sequence[TaskName], folder: Path, emit: 
         seed=cfg.seed,
         emit=tell,
         resume=True,
+        freedom=Freedom(names_read, penalty=model.sharing.penalty),
     )
     passes = engine.passes
     return StageCost("pretrain", counters.updates, counters.samples, passes.forward, passes.backward, counters.seconds)
@@ -642,7 +645,9 @@ class TargetStage:
         """Everything that the protocol asks."""
         begun = time.perf_counter()
         parts, protocol = self.parts, self.parts.protocol
-        references = {at: self._reference(at) for at in ("source", "validation", "target") if parts.data.blocks.get(at)}
+        # The source is read again only where new tasks are asked there, too: a target starts from what was learnt, not from its data.
+        asked: tuple[Block, ...] = ("validation", "target", "source") if protocol.source_domains else ("validation", "target")
+        references = {at: self._reference(at) for at in asked if parts.data.blocks.get(at)}
         trials = self._trials()
         columns = self._columns(trials[0], references) if parts.paradigm.separate and parts.paradigm.handover else {}
         starts = make_starts(self.starts, protocol, columns)
@@ -666,14 +671,13 @@ class TargetStage:
         trials = [Trial(f"{name} {lr:g}", make(OmegaConf.merge(cfg.optimizer, {"lr": lr}), OptimizerBuilder)) for lr in protocol.lrs]
         return trials + ([Trial("inner loop", None)] if protocol.inner or not trials else [])
 
-    def _draw(self, at: str, tasks: Sequence[Task], num_shots: int, number: int) -> Sequence[Episode]:
+    def _draw(self, at: Block, tasks: Sequence[Task], num_shots: int, number: int) -> Sequence[Episode]:
         protocol, cfg = self.parts.protocol, self.parts.cfg
-        block: Any = at
         return self.parts.data.episodes(
-            block, tasks, num_shots=num_shots, num_query=protocol.num_query, number=number, per_class=protocol.per_class, seed=cfg.seed
+            at, tasks, num_shots=num_shots, num_query=protocol.num_query, number=number, per_class=protocol.per_class, seed=cfg.seed
         )
 
-    def _reference(self, at: Any) -> Reference:
+    def _reference(self, at: Block) -> Reference:
         cfg = self.parts.cfg
         pool = self.parts.data.pool("train", at)
         kinds: dict[TaskName, TaskKind] = {}
@@ -689,7 +693,7 @@ class TargetStage:
                 outputs |= found.outputs
         return Reference(kinds, outputs)
 
-    def _columns(self, trial: Trial, references: Mapping[str, Reference]) -> dict[TaskName, TaskName]:
+    def _columns(self, trial: Trial, references: Mapping[Block, Reference]) -> dict[TaskName, TaskName]:
         """Whose network each new task starts from."""
         asked = self.parts.cfg.transfer.source_task
         if asked != "auto":
@@ -699,7 +703,7 @@ class TargetStage:
             return {t.name: asked for t in self.new}
         if not self.new:
             return {}
-        at = "validation" if "validation" in references else "target"
+        at: Block = "validation" if "validation" in references else "target"
         shots = self.parts.protocol.num_shots[-1]
         episodes = [e.to(self.device) for e in self._draw(at, self.new, shots, max(1, self.parts.protocol.num_validation))]
         self.sources = probe_sources(self.starts, self.adapter, trial, episodes, references[at])

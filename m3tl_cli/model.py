@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import torch
@@ -26,8 +27,8 @@ class MultiTaskModel(nn.Module):
     """Hold one copy of each network per column that the sharing asks for, and a head per task.
 
     Names of parameters: `encoder.<column>.<modality>. ...`, `fusion.<column>. ...`, `backbone.<column>.stages.<i>. ...`,
-    `sharing. ...`, `head.<task>. ...`. Every part starts from a seed made of (seed, its name), not of the order in which parts are
-    made, so that a network alone and the same network among others start alike.
+    `sharing. ...`, `head.<task>. ...` (`head.<column>. ...` where a sharing pools heads). Every part starts from a seed made of
+    (seed, its name), not of the order in which parts are made, so that a network alone and the same network among others start alike.
 
     Args:
         encoders: Per modality, what makes an encoder. fusion, backbone, head, sharing: the same, from the signature of what feeds
@@ -114,7 +115,11 @@ class MultiTaskModel(nn.Module):
             else:
                 self.backbone[column] = self._seeded(f"backbone.{column}", lambda: self._make_backbone(self._fused))
         self.sharing.grow(task.name, like)
-        self.head[task.name] = self._seeded(f"head.{task.name}", lambda: self._make_head(task, self._out))
+        head = self.sharing.head_column(task.name)
+        if head not in self.head:
+            self.head[head] = self._seeded(f"head.{head}", lambda: self._make_head(task, self._out))
+        else:
+            self._refuse_unlike(task, next(t for t in self._tasks.values() if self.sharing.head_column(t.name) == head))
         self._tasks[task.name] = task
         self._likes.append(like)
         self.to(beside.device, beside.dtype)
@@ -151,7 +156,7 @@ class MultiTaskModel(nn.Module):
         features: Mapping[Column, Tensor] = {column: fused[start] for column, start in starts.items()}
         for i in range(self._num_stages):
             features = self.sharing.mix(i, {column: self._stage(column, i)(x) for column, x in features.items()})
-        heads = {t: cast(Head, self.head[t]) for t in tasks}
+        heads = {t: cast(Head, self.head[self.sharing.head_column(t)]) for t in tasks}
         inputs = {t: features[self.sharing.backbone_column(t)] for t in tasks}
         return {t: head(inputs[t]) if last else head.features(inputs[t]) for t, head in heads.items()}
 
@@ -159,7 +164,7 @@ class MultiTaskModel(nn.Module):
         """Names that the task's output depends on."""
         if task not in self._reads:
             everything = tuple(self.tasks)
-            prefixes = [f"head.{task}."]
+            prefixes = [f"head.{self.sharing.head_column(task)}."]
             for t in self.sharing.needs(task, everything):
                 start = self.sharing.input_column(t)
                 prefixes += [f"encoder.{start}.", f"fusion.{start}.", f"backbone.{self.sharing.backbone_column(t)}."]
@@ -208,6 +213,15 @@ class MultiTaskModel(nn.Module):
                 x = batch.inputs[m]
                 features[m] = encode(torch.where(batch.present[m].view(-1, *[1] * (x.dim() - 1)), x, x.new_zeros(())))
         return self.fusion[column](features, batch.present, batch.geometry)
+
+    @staticmethod
+    def _refuse_unlike(task: Task, owner: Task) -> None:
+        if replace(task, name=owner.name, at=owner.at, role=owner.role) != owner:
+            raise ConfigError(
+                f"tasks that share one head must be alike in kind, classes and unit; found `{owner.name}` and `{task.name}`.",
+                hint="sharing=hard gives every task a head of its own",
+                place="sharing",
+            )
 
     def _stage(self, column: Column, i: int) -> nn.Module:
         return cast(Backbone, self.backbone[column]).stages[i]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -13,8 +15,9 @@ from omegaconf import DictConfig
 
 from m3tl_cli import experiment
 from m3tl_cli.core.errors import ConfigError, DataError
-from m3tl_cli.core.events import Event, Measured, Said, StageStarted, Wrote
+from m3tl_cli.core.events import Advanced, Event, Measured, Said, StageStarted, Wrote
 from m3tl_cli.core.results import Results
+from m3tl_cli.data.store import StorePool
 from tests.test_house import PARTS, ROOT
 
 TINY = [
@@ -31,7 +34,7 @@ NEEDS = {  # what a group's options need beside to be of any use
     "transfer/handover": ["paradigm=mtl_transfer", *PRETRAINING],
     "fusion=single": ["data.modalities=[rgb]"],
 }
-ELSEWHERE = ("task", "tracking", "transfer/source", "data", "episodes/n_way")  # they need files, or data of another sort
+ELSEWHERE = ("task", "tracking", "transfer/source", "data", "episodes/n_way", "sharing/pooled")  # they need files, or data of another sort
 PARADIGMS = sorted(path.stem for path in (ROOT / "conf" / "paradigm").glob("*.yaml"))
 
 
@@ -137,6 +140,57 @@ def test_a_finished_run_takes_a_new_task(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "checkpoints" / "best.safetensors").read_bytes() == before
     with pytest.raises(ConfigError, match="network"):
         experiment.run(configured("paradigm=mtl_handover", "backbone.width=32", f"start={tmp_path / 'run'}"), folder=tmp_path / "other")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["warm_up", "train", "adapt"])
+def test_a_run_that_is_killed_in_any_stage_ends_as_if_it_was_not(stage: str, tmp_path: Path) -> None:
+    overrides = ["paradigm=m3tl", *EPISODES, *PRETRAINING, "trainer.updates=6", "trainer.warm_up=0.5", "trainer.checkpoint_every=1"]
+    whole = experiment.run(configured(*overrides), folder=tmp_path / "whole")
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Advanced) and event.what == stage and event.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(configured(*overrides), folder=tmp_path / "killed", emit=kill)
+    events: list[Event] = []
+    again = experiment.run(configured(*overrides), folder=tmp_path / "killed", emit=events.append, resume=True)
+    assert again.blocks == whole.blocks
+    assert str(again.curves) == str(whole.curves)
+    seconds = {"seconds": 0.0, "cached": True}
+    assert [replace(c, **seconds) for c in again.stages if c.stage != "adapt"] == [  # type: ignore[arg-type]
+        replace(c, **seconds)  # type: ignore[arg-type]
+        for c in whole.stages
+        if c.stage != "adapt"
+    ]
+    started = [e.stage for e in events if isinstance(e, StageStarted) and not e.skipped]
+    assert ("warm_up" in started) == (stage == "warm_up"), "what was finished is not repeated"
+
+
+@pytest.mark.parametrize("paradigm", ["mtl_handover", "transfer"])
+def test_the_source_is_not_read_while_a_target_adapts(paradigm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [""]
+    read: dict[str, set[int]] = {}
+    plain = StorePool.read
+
+    def watched(self: StorePool, index: Any, tasks: Any = None) -> Any:
+        batch = plain(self, index, tasks)
+        read.setdefault(now[0], set()).update(batch.domain.tolist())
+        return batch
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StageStarted):
+            now[0] = event.stage
+
+    monkeypatch.setattr(StorePool, "read", watched)
+    cfg = configured(f"paradigm={paradigm}", *PRETRAINING, "target.num_validation=1", "target.baselines=[ridge]", "tasks=[depth,normals]")
+    experiment.run(cfg, folder=tmp_path, emit=listen)
+    data = experiment.Experiment.from_config(cfg).data
+    source = {i for i, name in enumerate(data.domains) if name in data.blocks["source"]}
+    assert read["train"] & source
+    assert read["adapt"]
+    assert not read["adapt"] & source
 
 
 def test_pretrained_encoders_are_trained_once(tmp_path: Path) -> None:

@@ -12,16 +12,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from m3tl_cli.cli import comparing, hydra_entry, matching, panels, standings
+from m3tl_cli.cli import hydra_entry, panels
 from m3tl_cli.cli.design import FILE, PLAN, UPDATES, Design, Planned, Record, designed, is_own
-from m3tl_cli.cli.multirun import Ended, launch_jobs
 from m3tl_cli.cli.resume import LATEST, OUTPUTS
 from m3tl_cli.cli.sink import duration
 from m3tl_cli.cli.status import Status
-from m3tl_cli.cli.watch import Watch
 from m3tl_cli.core.errors import ConfigError, M3TLError
+
+if TYPE_CHECKING:
+    from m3tl_cli.cli.matching import Passes
+    from m3tl_cli.cli.multirun import Ended
 
 FAILED, USAGE = 1, 2
 SUFFIX = "-ablation"
@@ -49,7 +51,7 @@ def main(words: Sequence[str], *, resume: str, dry_run: bool, config_dir: str, c
             record = Record.read(folder).entered_again(words)
             if dry_run:
                 return _listed(record.cells, {}, {}, folder)
-            return _run(record, folder, {})
+            return _run(record, folder)
         found = designed(words, config_dir, config_name)
         if found.design is None:
             checked = found.checked
@@ -68,6 +70,8 @@ def main(words: Sequence[str], *, resume: str, dry_run: bool, config_dir: str, c
 
 
 def _new(design: Design, words: Sequence[str], dry_run: bool) -> int:
+    from m3tl_cli.cli import matching
+
     plan = design.plan()
     matched = "equal_flops" in design.options.budgets
     configs = matching.arm_configs(design) if matched or dry_run else {}
@@ -103,13 +107,13 @@ def _new(design: Design, words: Sequence[str], dry_run: bool) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     plan.write(folder / PLAN)
     record.write(folder)
-    return _run(record, folder, {})
+    return _run(record, folder)
 
 
-def _piloted(
-    design: Design, configs: Mapping[str, Mapping[str, Any]], known: Mapping[str, matching.Passes], folder: Path
-) -> dict[str, matching.Passes]:
+def _piloted(design: Design, configs: Mapping[str, Mapping[str, Any]], known: Mapping[str, Passes], folder: Path) -> dict[str, Passes]:
     """Passes of the arms that no finished run tells, from short runs."""
+    from m3tl_cli.cli import matching
+    from m3tl_cli.cli.multirun import launch_jobs
     from m3tl_cli.comparison.cells import read_cell
 
     needed = matching.pilots(design, configs, known)
@@ -137,8 +141,11 @@ def _piloted(
     return found
 
 
-def _run(record: Record, folder: Path, known: Mapping[str, float]) -> int:
+def _run(record: Record, folder: Path) -> int:
     """Run what is not finished, then compare what is."""
+    from m3tl_cli.cli.multirun import Ended, launch_jobs
+    from m3tl_cli.cli.watch import Watch
+
     before = {cell.name: Status.read(folder / cell.name) for cell in record.cells}
     alive = [name for name, status in before.items() if status is not None and status.alive]
     if alive:
@@ -149,7 +156,7 @@ def _run(record: Record, folder: Path, known: Mapping[str, float]) -> int:
     _say(f"{folder}: {len(record.cells)} runs" + (f", {len(todo)} to go" if len(todo) < len(record.cells) else ""))
     ended = Ended(0)
     if todo:
-        with Watch(folder, record.cells, live=sys.stderr.isatty(), known=known):
+        with Watch(folder, record.cells, live=sys.stderr.isatty()):
             ended = launch_jobs(
                 {cell.name: cell.overrides for cell in todo},
                 folder=folder,
@@ -177,6 +184,8 @@ def finish(record: Record, folder: Path, ended: Ended) -> int:
         return ended.code
     from rich.console import Console
     from rich.text import Text
+
+    from m3tl_cli.cli import comparing, standings
 
     console = Console(highlight=False)
     if states["FINISHED"]:
@@ -215,7 +224,7 @@ def _publish(record: Record, folder: Path, written: Sequence[Path]) -> None:
     from m3tl_cli.tracking.mlflow import MLflow
 
     tracker = MLflow(**{k: v for k, v in node.items() if k != "_target_"}, outputs=OUTPUTS.resolve())
-    tracker.attach(record.name, folder.name, [folder / PLAN, folder / FILE, *written])
+    tracker.attach(folder.name, record.name, [folder / PLAN, folder / FILE, *written])
     if tracker.trouble:
         _say(f"tracking: {tracker.trouble}")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-import importlib
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -167,11 +165,10 @@ def saved_seconds(found: Comparison) -> float:
 
 
 def write(found: Comparison, folder: Path) -> list[Path]:
-    """Write comparison.json, tables/*.csv and, where the report can draw it, the page; what was written, the page first."""
+    """Write comparison.json, tables/*.csv and the page; what was written, the page first."""
     found.write(folder / COMPARISON)
     tables = write_tables(found, folder / "tables")
-    drawn = page(found, folder)
-    return [*([drawn] if drawn else []), folder / COMPARISON, tables]
+    return [page(found, folder), folder / COMPARISON, tables]
 
 
 def write_tables(found: Comparison, folder: Path) -> Path:
@@ -181,13 +178,19 @@ def write_tables(found: Comparison, folder: Path) -> Path:
     return folder
 
 
-def page(found: Comparison, folder: Path) -> Path | None:
-    """Write the page of a comparison; None where this installation cannot."""
-    if importlib.util.find_spec("m3tl_cli.report.ablation") is None:
-        return None
-    module: Any = importlib.import_module("m3tl_cli.report.ablation")
-    drawn: Path = module.write(found, folder)
-    return drawn
+def page(found: Comparison, folder: Path, target: Path | None = None) -> Path:
+    """Write the page of a comparison.
+
+    Args:
+        found: The comparison.
+        folder: That it is about.
+        target: File to write; None: `report.html` in the folder.
+    """
+    from m3tl_cli.report import ablation
+
+    target = target or folder / "report.html"
+    ablation.write(found, folder, target)
+    return target
 
 
 def _flagged(found: Comparison, flags: Sequence[str]) -> Comparison:

@@ -351,7 +351,7 @@ def designed(words: Sequence[str], config_dir: str = "", config_name: str = "tra
         return Designed(None, {}, checked)
     config = plain_config(checked.config)
     given = Ablate(**found)
-    num_shots, wrong = _num_shots(given, config)
+    num_shots, wrong = outcome_shots(given, config)
     wrong += _unmatched(given, settings, axes)
     if wrong:
         checked.problems += wrong
@@ -450,8 +450,8 @@ def _twice(settings: Sequence[str], seeds: Sequence[int], axes: Mapping[str, Seq
             yield Problem(f"axes.{key}", ",".join(axes[key]), "a key that an ablation does not set itself", OWN.get(key, "").format("..."))
 
 
-def _num_shots(given: Ablate, config: Mapping[str, Any]) -> tuple[int | None, list[Problem]]:
-    """Number of shots of the outcome: one that the target is measured at."""
+def outcome_shots(given: Ablate, config: Mapping[str, Any]) -> tuple[int | None, list[Problem]]:
+    """Number of shots of the outcome, one that the target is measured at, None for block a; and what is wrong with it."""
     if given.block == "a":
         return None, []
     known = config.get("target", {}).get("num_shots") if isinstance(config.get("target"), Mapping) else None

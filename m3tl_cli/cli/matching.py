@@ -167,7 +167,7 @@ def matched_updates(design: Design, configs: Mapping[str, Mapping[str, Any]], pa
     """`trainer.updates` per arm's label, so that every arm makes as many passes as the reference does at its configured length.
 
     Raises:
-        ConfigError: If the pretraining of an arm alone makes more.
+        ConfigError: If that is less than one update of an arm.
     """
     reference = design.reference.label
     total = passes[reference].of(int(configs[reference]["trainer"]["updates"]))
@@ -177,7 +177,8 @@ def matched_updates(design: Design, configs: Mapping[str, Mapping[str, Any]], pa
         updates = round((total - own.pretraining) / own.per_update) if own.per_update else 0
         if updates < 1:
             raise ConfigError(
-                f"`{reference}` must make more passes than pretraining for `{arm.label}`; found {total:,.0f} and {own.pretraining:,.0f}.",
+                f"`{reference}` must make as many passes as one update of `{arm.label}` and its pretraining; found {total:,.0f}, where "
+                f"an update takes {own.per_update:,.0f} and pretraining {own.pretraining:,.0f}.",
                 hint="raise trainer.updates, lower transfer.source.updates, or use match=equal_updates",
                 place="match",
             )

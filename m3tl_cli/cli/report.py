@@ -46,20 +46,15 @@ def report(
             from m3tl_cli.report import page
 
             written = page.write(folder)
+            if out:
+                target = Path(out)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(written.read_bytes())
+                written = target
         else:
             made = comparing.compared(comparing.gather([run]))
-            if form is not Format.html:
-                written = _written(made, form, folder, out)
-            else:
-                drawn = comparing.page(made, folder)
-                if drawn is None:
-                    raise ConfigError("there must be a page for comparisons; this installation has none", hint="--format md", place="html")
-                written = drawn
-        if form is Format.html and out:
-            target = Path(out)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(written.read_bytes())
-            written = target
+            html = form is Format.html
+            written = comparing.page(made, folder, Path(out) if out else None) if html else _written(made, form, folder, out)
     except M3TLError as error:
         panels.error(error)
         raise typer.Exit(error.exit_code) from None

@@ -206,8 +206,10 @@ def _share(cut: float) -> Text:
 
 
 def _percent(cut: float) -> str:
-    """A share in percent without the sign, as short as it goes."""
-    return str(round(100 * cut)) if math.isfinite(cut) else "n/a"
+    """A share in percent without the sign, as short as it goes: far below the trivial predictor is far below it."""
+    if not math.isfinite(cut):
+        return "n/a"
+    return str(round(100 * cut)) if cut > -0.995 else "<-99"
 
 
 def _metric(name: str, score: Score) -> str:

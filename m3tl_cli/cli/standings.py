@@ -132,6 +132,8 @@ def _drawn(grid: Grid) -> Iterator[RenderableType]:
     widths = [max(map(len, (name, *(line[n] for line in lines)))) for n, name in enumerate(names)]
     widths[0] = min(widths[0], LABEL if last > 3 else WIDTH - sum(widths[1:]) - GAP * last)
     room = WIDTH - sum(widths[:last]) - GAP * last
+    if last in grid.words and room < len(names[last]) < widths[last]:
+        names, last = names[:last], last - 1  # no room for words of any use
     table = Table(box=None, padding=(0, GAP, 0, 0), header_style="dim", pad_edge=False)
     for number, name in enumerate(names):
         left = number == 0 or number in grid.words
@@ -139,6 +141,7 @@ def _drawn(grid: Grid) -> Iterator[RenderableType]:
             name, justify="left" if left else "right", style="bold" if number == 0 else "", width=None if number else widths[0]
         )
     for line in lines:
+        line = line[: last + 1]
         table.add_row(*(Text(_cut(word, room) if number == last and number in grid.words else word) for number, word in enumerate(line)))
     yield table
 
@@ -259,9 +262,10 @@ def _contrasts(found: Comparison) -> Grid:
 def _block(found: Comparison, budget: str, block: str) -> Grid:
     base = _reference(found)
     rows = [_summary(found, row) for row in found.summary if row.budget == budget and row.block == block]
-    outcome = "; the outcome" if block == found.plan.key else ""
+    short = base if len(base) < LABEL else "reference"
+    outcome = ("; the outcome" if block == found.plan.key else "") + (f"; the reference is {base}" if short != base else "")
     title = f"{_upper(block_title(block))}{_under(found, budget)}"
-    columns = ("setting", "gain", f"minus {base}", "Δm %", "rank", "w/t/l", "worst task")
+    columns = ("setting", "gain", f"minus {short}", "Δm %", "rank", "w/t/l", "worst task")
     return Grid(
         title, f"normalised gain{outcome}", columns, tuple(rows), frozenset({6}), terminal=budget == found.budget or block == found.plan.key
     )

@@ -51,15 +51,11 @@ class Watch:
         folder: The ablation's.
         cells: All of its runs, in order.
         live: Whether standard error is a terminal.
-        known: Seconds of a run per arm's label from earlier runs, for the time left.
         every: Seconds between looks.
     """
 
-    def __init__(
-        self, folder: Path, cells: Sequence[Planned], *, live: bool, known: Mapping[str, float] | None = None, every: float = EVERY
-    ) -> None:
+    def __init__(self, folder: Path, cells: Sequence[Planned], *, live: bool, every: float = EVERY) -> None:
         self.folder, self.cells, self.live, self.every = folder, cells, live, every
-        self.known = dict(known or {})
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._live: Live | None = None
@@ -129,7 +125,7 @@ class Watch:
             status = found[cell.name]
             if status is not None and status.state == "FINISHED":
                 by_arm.setdefault(f"{cell.arm.label} {cell.budget}", []).append(status.seconds)
-        every = [s for seconds in by_arm.values() for s in seconds] or list(self.known.values())
+        every = [s for seconds in by_arm.values() for s in seconds]
         if not every:
             return math.nan
         usual = math.fsum(every) / len(every)
@@ -137,7 +133,7 @@ class Watch:
         for cell in self.cells:
             status = found[cell.name]
             own = by_arm.get(f"{cell.arm.label} {cell.budget}")
-            seconds = math.fsum(own) / len(own) if own else self.known.get(cell.arm.label, usual)
+            seconds = math.fsum(own) / len(own) if own else usual
             now = state(status)
             if now == "running" and status is not None:
                 lanes += 1

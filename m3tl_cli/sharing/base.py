@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from m3tl_cli.core.contracts import TaskName
+from m3tl_cli.core.contracts import Params, TaskName
 
 Column = str
 """Key of one copy of a network: `shared`, or a task's name."""
@@ -32,6 +32,10 @@ class Sharing(nn.Module, ABC):
     def backbone_column(self, task: TaskName) -> Column:
         """Column of the backbone that this task's head reads."""
 
+    def head_column(self, task: TaskName) -> Column:
+        """Column of the head: the task's own, but for tasks that are pooled."""
+        return task
+
     def start(self, tasks: Sequence[TaskName]) -> None:
         """Say, before any growth, which tasks the model starts with: these may enter one another's rows at more than 0."""
 
@@ -49,3 +53,11 @@ class Sharing(nn.Module, ABC):
     def reads(self, task: TaskName, tasks: Sequence[TaskName]) -> frozenset[str]:  # noqa: ARG002
         """Own parameter names (relative to this module) that the task's output depends on."""
         return frozenset()
+
+    def penalty(self, params: Params) -> Tensor | None:  # noqa: ARG002
+        """A term of the objective that belongs to no task and is not balanced; None where there is none.
+
+        Args:
+            params: Those that a stage trains, by the model's names.
+        """
+        return None

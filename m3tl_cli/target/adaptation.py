@@ -276,20 +276,27 @@ def handed_over(handover: HandOver, model: MultiTaskModel, names: frozenset[Name
 
     Args:
         handover: Decides.
-        model: Its parameters are where the penalty pulls to.
+        model: Its parameters are where the hand-over's penalty pulls to; its sharing may add another penalty.
         names: Everything that the stage's tasks read.
         handed: Names that bring something.
         steps: Of the stage.
     """
     params = {n: p for n, p in model.params().items() if n in names}
     fresh = frozenset(params) - handed
+    # Most sharings pull nothing, which one look tells: it depends on the names.
+    pull = model.sharing.penalty if model.sharing.penalty(params) is not None else None
     if len(fresh) == len(params):
-        return Freedom(names)
+        return Freedom(names, penalty=pull)
     start = {n: p.detach().clone() for n, p in params.items() if n not in fresh}
     rates = handover.rates(params, fresh)
     return Freedom(
         names=handover.trainable(params, fresh, max(0, steps - 1), steps),  # what may change only grows
         trainable=lambda step: handover.trainable(params, fresh, step, steps),
         rate=lambda name: rates.get(name, 1.0),
-        penalty=lambda at: handover.penalty(at, start),
+        penalty=lambda at: _sum(handover.penalty(at, start), pull(at) if pull else None),
     )
+
+
+def _sum(*penalties: Tensor | None) -> Tensor | None:
+    found = [p for p in penalties if p is not None]
+    return torch.stack(found).sum() if found else None

@@ -17,11 +17,12 @@ from m3tl_cli.core.contracts import Episode, Task, TaskName
 from m3tl_cli.core.errors import ConfigError
 from m3tl_cli.core.events import Advanced, Emit
 from m3tl_cli.core.results import Choice, Curve, Score, TaskResult, block_key
+from m3tl_cli.data.base import Block
 from m3tl_cli.target.adaptation import Adapter, Points, Start, Trial
 from m3tl_cli.task.base import TaskKind
 from m3tl_cli.trainer.evaluation import MetricValues
 
-Draw = Callable[[str, Sequence[Task], int, int], Sequence[Episode]]
+Draw = Callable[[Block, Sequence[Task], int, int], Sequence[Episode]]
 """Episodes of a block of the data: block, tasks that their support labels, shots, how many."""
 
 
@@ -138,7 +139,7 @@ class Protocol:
         adapter: Adapter,
         *,
         draw: Draw,
-        references: Mapping[str, Reference],
+        references: Mapping[Block, Reference],
         record: Path,
         emit: Emit,
     ) -> Outcome:
@@ -177,7 +178,7 @@ class Protocol:
             return done[key]
 
         for start in starts:
-            block = "source" if start.block == "d" else "target"
+            block: Block = "source" if start.block == "d" else "target"
             reference = references[block]
             for shots in self.num_shots:
                 key = block_key(start.block, shots)

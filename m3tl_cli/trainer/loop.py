@@ -209,11 +209,13 @@ class Loop:
                     values["speed/updates_per_second"] = done / (time.perf_counter() - begun)
                     emit(Measured(first + done, values))
                 emit(Advanced(stage.name, done, stage.updates, "update", {"loss": sum(losses.values())}))
-                if stage.episodes and (done % self.validate_every == 0 or last):
-                    cosine = engine.order_cosine(episodes)
-                    emit(Measured(first + done, {"inner/order_cosine": cosine} if math.isfinite(cosine) else {}))
-                if validation and (done % self.validate_every == 0 or last):
-                    self._validate(first, done, kinds, validation, selection, params, emit)
+                if done % self.validate_every == 0 or last:
+                    passes = replace(engine.passes)  # what looks on is no training, and costs nothing where budgets are compared
+                    if stage.episodes and math.isfinite(cosine := engine.order_cosine(episodes)):
+                        emit(Measured(first + done, {"inner/order_cosine": cosine}))
+                    if validation:
+                        self._validate(first, done, kinds, validation, selection, params, emit)
+                    engine.passes = passes
                 if interrupt.number:
                     keep()
                     emit(Said(f"stopped by signal {interrupt.number} after update {done}; `m3tl train --resume` goes on", "warning"))

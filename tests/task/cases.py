@@ -9,6 +9,7 @@ from torch import Tensor
 
 from m3tl_cli.core.contracts import Task, generator
 from m3tl_cli.task.base import TaskKind
+from m3tl_cli.task.binary import Binary
 from m3tl_cli.task.binary_map import BinaryMap
 from m3tl_cli.task.depth import Depth
 from m3tl_cli.task.multiclass import Multiclass
@@ -19,6 +20,7 @@ from m3tl_cli.task.segmentation import Segmentation
 
 SIZE = (3, 4)
 COUNT = Task("count", "multiclass", num_outputs=4, dense=False, classes=("none", "one", "two", "many"))
+MINE = Task("mine", "binary", num_outputs=1, dense=False, classes=("no", "yes"))
 DISTANCE = Task("distance", "regression", num_outputs=2, dense=False, unit="m", mean=(20.0, -3.0), std=(8.0, 0.5))
 SURFACES = Task("surfaces", "segmentation", num_outputs=3, dense=True, size=SIZE, classes=("sky", "road", "vehicles"))
 DEPTH = Task("depth", "depth", num_outputs=1, dense=True, size=SIZE, unit="m", mean=(20.0,), std=(18.0,))
@@ -58,6 +60,11 @@ def make(name: str, num_samples: int = 6) -> Case:
         kind = Segmentation(task=SURFACES, label_smoothing=0.1)
         target = torch.randint(3, (num_samples, *SIZE), generator=random).masked_fill(holes, -1)
         return Case(kind, normal(num_samples, 3, *SIZE), target, labelled, "pixel_accuracy")
+    if name == "binary":
+        kind = Binary(task=MINE, pos_weight=3.0)
+        target = torch.randint(2, (num_samples,), generator=random)
+        target[0], target[1] = 1, 1_000_000
+        return Case(kind, normal(num_samples, 1), target, labelled, "auroc")
     if name == "binary_map":
         kind = BinaryMap(task=OUTLINES, pos_weight=3.0, threshold=0.4)
         target = torch.zeros(num_samples, *SIZE, dtype=torch.int64)
@@ -93,7 +100,7 @@ def make(name: str, num_samples: int = 6) -> Case:
 
 
 NAMES = (
-    *("multiclass", "segmentation", "normals", "binary_map"),
+    *("multiclass", "segmentation", "normals", "binary", "binary_map"),
     *("regression_map_mse", "regression_map_l1", "regression_map_huber"),
     *("regression_mse", "regression_l1", "regression_huber", "depth_log_l1", "depth_log_mse", "depth_l1"),
 )

@@ -14,7 +14,7 @@ from m3tl_cli.core.errors import ConfigError
 from m3tl_cli.task.base import TaskKind
 from tests.task.cases import NAMES, Case, make
 
-ONE_OF_EACH = ("multiclass", "segmentation", "normals", "regression_huber", "depth_log_l1", "binary_map", "regression_map_huber")
+ONE_OF_EACH = ("multiclass", "segmentation", "normals", "regression_huber", "depth_log_l1", "binary", "binary_map", "regression_map_huber")
 
 
 @pytest.fixture(params=NAMES)

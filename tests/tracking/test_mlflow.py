@@ -21,7 +21,7 @@ from m3tl_cli.core.errors import ConfigError
 from m3tl_cli.tracking import store as store_module
 from m3tl_cli.tracking.base import Ending, RunInfo
 from m3tl_cli.tracking.mlflow import MLflow
-from m3tl_cli.tracking.store import Store, _recorded, calm_environment, connect, metric_name
+from m3tl_cli.tracking.store import Store, _recorded, calm_environment, connect, folders, metric_name
 
 
 def tracker(outputs: Path, **changes: Any) -> MLflow:
@@ -144,6 +144,36 @@ def test_the_runs_of_a_sweep_are_children_of_one_run_whose_state_follows_from_th
     (parent,) = runs(outputs, "tags.`m3tl.sweep` = 'sweep'")
     assert parent.info.status == "FAILED"
     assert len(runs(outputs)) == 4
+
+
+def test_what_a_whole_sweep_left_goes_to_the_parent_of_its_runs(outputs: Path) -> None:
+    record(outputs, run_info(outputs, "job0", group="sweep"), range(1))
+    (outputs / "tables").mkdir()
+    for name in ("plan.json", "tables/summary.csv"):
+        (outputs / name).write_text("x")
+    made = tracker(outputs)
+    made.attach("sweep", "tests", [outputs / "plan.json", outputs / "tables"])
+    assert made.trouble == ""
+    assert len(runs(outputs)) == 2, "no other parent"
+    (parent,) = runs(outputs, "tags.`m3tl.sweep` = 'sweep'")
+    assert parent.info.status == "FINISHED"
+    kept = outputs / "mlartifacts" / parent.info.run_id / "artifacts"
+    assert (kept / "plan.json").is_file()
+    assert (kept / "tables" / "summary.csv").is_file()
+    made.attach("sweep", "tests", [outputs / "gone"])
+    assert "gone" in made.trouble
+
+
+def test_a_filter_finds_the_folders_of_runs_and_not_the_parents_of_sweeps(outputs: Path) -> None:
+    for name in ("job0", "job1"):
+        record(outputs, run_info(outputs, name, group="sweep"), range(1))
+    uri = f"sqlite:///{outputs / 'mlflow.db'}"
+    assert {folder.name for folder in folders(uri, "")} == {"job0", "job1"}
+    assert [folder.name for folder in folders(uri, "attributes.run_name = 'job1'")] == ["job1"]
+    with pytest.raises(ConfigError, match="must be a filter of MLflow"):
+        folders(uri, "tags.nonsense is")
+    with pytest.raises(ConfigError, match="found no"):
+        folders(f"sqlite:///{outputs / 'none.db'}", "")
 
 
 DIES = """

@@ -165,7 +165,7 @@ def run_until(process: subprocess.Popen[str], update: int) -> None:
             return
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGTERM, signal.SIGINT))])
 def test_a_run_that_is_killed_resumes_to_the_same_bits(number: signal.Signals, tmp_path: Path) -> None:
     with start(tmp_path, "new", 0.02) as broken:
         run_until(broken, 23)
