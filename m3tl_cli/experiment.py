@@ -224,16 +224,20 @@ def _run(cfg: DictConfig, plain: Mapping[str, Any], folder: Path, emit: Emit, re
     costs = []
     load: Callable[[MultiTaskModel], Loaded] | None = None
     handed: frozenset[Name] = frozenset()
-    if parts.paradigm.pretrain:
+    if parts.paradigm.pretrain and cfg.start:
+        handed = frozenset(n for n in model.params() if n.startswith("encoder."))
+    elif parts.paradigm.pretrain:
         load, cost = pretrained(parts, emit)
         costs += [cost] if cost else []
         loaded = load(model)
         emit(Said(f"encoders: {loaded}"))
-        fresh = frozenset(model.params()) - frozenset(loaded.loaded)
-        make(cfg.transfer.handover, HandOver).prepare(model, frozenset(model.params()) - fresh, cfg.seed)
-        handed = frozenset(model.params()) - fresh
+        handed = frozenset(loaded.loaded)
     else:
         emit(StageStarted("pretrain", 0, (), stages["pretrain"].skipped))
+    if handed:
+        fresh = frozenset(model.params()) - handed
+        make(cfg.transfer.handover, HandOver).prepare(model, handed, cfg.seed)
+        handed = frozenset(model.params()) - fresh
     from_weights = (note for module in model.modules() if isinstance(module, Encoder) for note in module.notes)
     for note in dict.fromkeys((*parts.paradigm.notes(), *from_weights)):
         emit(Said(note))

@@ -68,7 +68,8 @@ def built(console: Any, found: Mapping[str, Any]) -> None:
     stages = Table(title="stages", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), show_header=False)
     for stage in found["stages"]:
         what = f"skipped: {stage['skipped']}" if stage["skipped"] else ", ".join(stage["tasks"])
-        stages.add_row(Text(stage["name"], "bold cyan"), what, f"{stage['updates']} updates" if stage["updates"] else "")
+        length = f"{stage['updates']} updates" + (" of episodes" if stage["episodes"] else "") if stage["updates"] else ""
+        stages.add_row(Text(stage["name"], "bold cyan"), what, length)
     console.print(stages)
     networks = "1 network" if found["networks"] == 1 else f"{found['networks']} networks"
     modules = Table(

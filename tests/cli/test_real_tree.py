@@ -19,7 +19,7 @@ CHOICES = [
 ]
 FILES = {  # what an option needs to be told
     "data=audio_clips": ["data.folder=clips"],
-    "data=table": ["data.files={x: table.csv}", "data.modalities={}", "data.tasks={}"],
+    "data=table": ["data.files=[table.csv]", "data.modalities={table: ['*']}", "data.tasks={price: price}", "+task@task.price=regression"],
     "data=image_classes": ["data.folders=[images]"],
     "transfer/source=checkpoint": ["transfer.source.run=outputs/run"],
     "transfer/source=weights": ["transfer.source.file=weights.safetensors"],

@@ -51,7 +51,7 @@ def _run(cfg, folder, emit, resume, group, stopped):
 
 def describe(cfg):
     return {
-        "stages": [{"name": "train", "tasks": ["depth", "segmentation"], "updates": cfg.trainer.updates, "skipped": ""}],
+        "stages": [{"name": "train", "tasks": ["depth", "segmentation"], "updates": cfg.trainer.updates, "skipped": "", "episodes": False}],
         "modules": [
             {"module": "backbone", "parameters": 900, "tasks": ["depth", "segmentation"]},
             {"module": "heads.depth", "parameters": 100, "tasks": ["depth"]},
