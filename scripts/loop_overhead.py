@@ -21,9 +21,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch.nn.utils import clip_grad_norm_
 
+from m3tl_cli.assembly import Experiment, make
 from m3tl_cli.cli.sink import Sink
 from m3tl_cli.core.events import Event, Measured
-from m3tl_cli.experiment import Experiment, make
 from m3tl_cli.paradigm.engine import Engine
 from m3tl_cli.sampler.base import Sampler
 from m3tl_cli.tracking.base import RunInfo, Tracker

@@ -23,9 +23,9 @@ from _timing import machine
 from hydra import compose, initialize_config_dir
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from m3tl_cli.assembly import Experiment, make
 from m3tl_cli.core.contracts import Episode
 from m3tl_cli.episodes.base import EpisodeSampler
-from m3tl_cli.experiment import Experiment, make
 from m3tl_cli.head_init.base import HeadInit
 from m3tl_cli.paradigm.engine import Engine
 from m3tl_cli.paradigm.heads import start_heads

@@ -71,7 +71,8 @@ def test_every_part_has_an_option_and_a_test(family: Path) -> None:
 
 
 def test_every_key_of_the_root_is_read() -> None:
-    read = (ROOT / "m3tl_cli" / "experiment.py").read_text() + (ROOT / "m3tl_cli" / "cli" / "hydra_entry.py").read_text()
+    readers = ("experiment.py", "stages.py", "assembly.py", "cli/hydra_entry.py")
+    read = "".join((ROOT / "m3tl_cli" / file).read_text() for file in readers)
     root = OmegaConf.load(ROOT / "conf" / "train.yaml")
     keys = {k for k in root if k not in ("defaults", "hydra")}
     chosen = {k for entry in root.defaults if OmegaConf.is_dict(entry) for k in entry}

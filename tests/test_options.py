@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from m3tl_cli import experiment
+from m3tl_cli.assembly import Experiment
 from m3tl_cli.core.errors import ConfigError, DataError
 from m3tl_cli.core.events import Advanced, Event, Measured, Said, StageStarted, Wrote
 from m3tl_cli.core.results import Results
@@ -36,6 +37,7 @@ NEEDS = {  # what a group's options need beside to be of any use
 }
 ELSEWHERE = ("task", "tracking", "transfer/source", "data", "episodes/n_way", "sharing/pooled")  # they need files, or data of another sort
 PARADIGMS = sorted(path.stem for path in (ROOT / "conf" / "paradigm").glob("*.yaml"))
+QUICK = {"stl", "transfer", "meta", "m3tl"}  # a corner of each sort; the others with the slow tests
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_an_option_trains(choice: str, tmp_path: Path) -> None:
     assert results.cost.updates == 2
 
 
-@pytest.mark.parametrize("paradigm", PARADIGMS)
+@pytest.mark.parametrize("paradigm", [p if p in QUICK else pytest.param(p, marks=pytest.mark.slow) for p in PARADIGMS])
 def test_a_paradigm_walks_its_stages_and_says_what_it_found(paradigm: str, tmp_path: Path) -> None:
     events: list[Event] = []
     asked = ["target.baselines=[ridge,random,scratch]", "target.inner=true", "target.num_validation=1", "target.source_domains=true"]
@@ -186,7 +188,7 @@ def test_the_source_is_not_read_while_a_target_adapts(paradigm: str, tmp_path: P
     monkeypatch.setattr(StorePool, "read", watched)
     cfg = configured(f"paradigm={paradigm}", *PRETRAINING, "target.num_validation=1", "target.baselines=[ridge]", "tasks=[depth,normals]")
     experiment.run(cfg, folder=tmp_path, emit=listen)
-    data = experiment.Experiment.from_config(cfg).data
+    data = Experiment.from_config(cfg).data
     source = {i for i, name in enumerate(data.domains) if name in data.blocks["source"]}
     assert read["train"] & source
     assert read["adapt"]

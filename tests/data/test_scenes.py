@@ -10,9 +10,9 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
+from m3tl_cli.assembly import Experiment
 from m3tl_cli.core.errors import ConfigError, DataError
 from m3tl_cli.data.scenes import Scenes, assign_domains, match_domains
-from m3tl_cli.experiment import Experiment
 
 SMALL: dict[str, Any] = {
     "num_scenes": 60,
