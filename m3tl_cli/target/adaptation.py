@@ -91,6 +91,12 @@ class Start:
             param.copy_(self.phi[name])
             param.grad = None
 
+    @property
+    def unchanged(self) -> bool:
+        """Whether no tensor of the model but its fresh heads differs from what it started with, to the bit."""
+        built = fresh_names(self)
+        return all(torch.equal(p, self.phi[n]) for n, p in self.model.params().items() if n not in built)
+
     @torch.no_grad()
     def copy_columns(self, columns: Mapping[TaskName, TaskName]) -> None:
         """Make the own networks of fresh tasks copies of other tasks' networks, here and in what is put back."""

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from m3tl_cli.core.contracts import Episode, Task, TaskName
-from m3tl_cli.core.errors import ConfigError
+from m3tl_cli.core.errors import ConfigError, TrainingError
 from m3tl_cli.core.events import Advanced, Emit
 from m3tl_cli.core.results import Choice, Curve, Score, TaskResult, block_key
 from m3tl_cli.data.base import Block
@@ -173,6 +173,8 @@ class Protocol:
             key = f"{start.baseline}|{start.block}|{at}|{shots}|{number}|{trial.label}"
             if key not in done:
                 done[key] = adapter.adapt(start, episode, trial, last=0 if start.closed else None, watch=watch)
+                if self.case == 1 and not start.unchanged:
+                    raise TrainingError("case 1 must change no tensor of the source network; found one that differs", place="target.case")
             count += 1
             emit(Advanced("adapt", count, total, "adaptation"))
             return done[key]

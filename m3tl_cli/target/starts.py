@@ -232,9 +232,3 @@ def evidence_of_sources(parts: Parts, episodes: Sequence[Episode]) -> dict[TaskN
             if values:
                 found[task][source] = sum(values) / len(values)
     return {task: scores for task, scores in found.items() if scores}
-
-
-def unchanged(start: Start) -> bool:
-    """Whether no tensor of the start's model but its fresh heads differs from what it started with, to the bit."""
-    heads = tuple(f"head.{t}." for t in start.fresh)
-    return all(torch.equal(p, start.phi[n]) for n, p in start.model.params().items() if not (heads and n.startswith(heads)))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from m3tl_cli.core.contracts import Episode, Part, Task
-from m3tl_cli.core.errors import ConfigError
+from m3tl_cli.core.errors import ConfigError, TrainingError
 from m3tl_cli.core.events import Advanced, Event
 from m3tl_cli.target.adaptation import Points, Start, Trial
 from m3tl_cli.target.protocol import Outcome, Protocol, Reference
@@ -142,3 +142,16 @@ def test_case_1_takes_no_step() -> None:
     assert asked.steps == (0,)
     assert asked.lrs == ()
     assert not asked.inner
+
+
+def test_case_1_refuses_a_tensor_that_changed(tmp_path: Path) -> None:
+    class Meddling(Planted):
+        def adapt(self, start: Start, episode: Episode, trial: Trial, *, last: int | None = None, watch: int = -1) -> Points:
+            with torch.no_grad():
+                next(iter(start.model.params().values())).add_(1e-7)
+            return super().adapt(start, episode, trial, last=0)
+
+    from tests.target.test_adaptation import a_start
+
+    with pytest.raises(TrainingError, match="case 1"):
+        run(protocol(case=1, num_shots=[1]), tmp_path / "r.jsonl", Meddling(), [a_start(("a",))])

@@ -18,7 +18,7 @@ from m3tl_cli.sharing.hard import Hard
 from m3tl_cli.sharing.separate import Separate
 from m3tl_cli.target.adaptation import Start
 from m3tl_cli.target.protocol import Reference
-from m3tl_cli.target.starts import Parts, evidence_of_sources, make_starts, probe_sources, unchanged
+from m3tl_cli.target.starts import Parts, evidence_of_sources, make_starts, probe_sources
 from m3tl_cli.transfer.handover.extract import Extract
 from tests.inner._inputs import build as build_inner
 from tests.target.test_adaptation import POOL, adapter, episode, kind, trial
@@ -116,9 +116,9 @@ def test_a_step_of_a_learned_inner_loop_does_not_reach_another_start() -> None:
     before = copy.deepcopy(starts["", "c"].phi)
     adapter().adapt(starts["", "b"], episode(SEEN), trial())
     assert states_equal(starts["", "c"].phi, before)
-    assert not unchanged(starts["", "b"])
+    assert not starts["", "b"].unchanged
     starts["", "b"].put_back()
-    assert unchanged(starts["", "b"])
+    assert starts["", "b"].unchanged
 
 
 def planted() -> tuple[Parts, Episode]:
