@@ -412,9 +412,8 @@ class TargetStage:
             record=self.folder / "adaptations.jsonl",
             emit=self.emit,
         )
-        passes, adapter = self.adapter.passes, self.adapter
-        seconds = time.perf_counter() - begun
-        self.cost = StageCost("adapt", adapter.updates, adapter.samples, passes.forward, passes.backward, seconds)
+        spent, seconds = self.adapter.spent, time.perf_counter() - begun
+        self.cost = StageCost("adapt", spent.updates, spent.samples, spent.forward, spent.backward, seconds)
         return outcome
 
     def _trials(self) -> list[Trial]:

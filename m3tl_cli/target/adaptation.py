@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from m3tl_cli.head_init.base import HeadInit
 from m3tl_cli.inner.base import InnerLoop
 from m3tl_cli.model import MultiTaskModel
 from m3tl_cli.optimizer.base import OptimizerBuilder
-from m3tl_cli.paradigm.engine import Engine, Passes
+from m3tl_cli.paradigm.engine import Engine
 from m3tl_cli.paradigm.heads import start_heads
 from m3tl_cli.task.base import TaskKind
 from m3tl_cli.trainer.evaluation import MetricValues, score
@@ -26,6 +26,22 @@ from m3tl_cli.transfer.base import HandOver
 
 Points = dict[int, MetricValues]
 """Metrics on the query after so many steps."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What adaptations cost: optimiser steps, samples read by steps of either sort, passes of a batch through one of the networks."""
+
+    updates: int = 0
+    samples: int = 0
+    forward: int = 0
+    backward: int = 0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -127,9 +143,7 @@ class Adapter:
     batch_size: int
     clip: float | None
     seed: int
-    passes: Passes = field(default_factory=Passes)
-    updates: int = 0
-    samples: int = 0
+    spent: Spent = Spent()
 
     def kinds(self, start: Start, episode: Episode) -> dict[TaskName, TaskKind]:
         """Kinds of the start's tasks; new ones take mean and deviation from the support, as nothing else of them is known."""
@@ -164,7 +178,7 @@ class Adapter:
             here = {t: meters[t] for t in part.tasks if t in meters}
             if here:
                 score(start.model, params, part.batch, here, self.runtime)
-                self.passes.forward += 1
+                self.spent += Spent(forward=1)
         return {t: meter.compute() for t, meter in meters.items()}
 
     def adapt(self, start: Start, episode: Episode, trial: Trial, *, last: int | None = None, watch: int = -1) -> Points:
@@ -191,6 +205,8 @@ class Adapter:
             self._by_inner_loop(start, episode, kinds, wanted, points, watch)
         else:
             self._by_optimizer(start, episode, kinds, trial.optimizer, wanted, points, watch)
+        if watch in wanted and watch not in points:  # the descent ended before; what is kept is scored where it ended
+            points[watch] = self.score(start, episode, kinds, start.model.params(), kept=True)
         reached = points[max(points)]
         return points | {s: reached for s in wanted if s not in points}
 
@@ -211,7 +227,6 @@ class Adapter:
         names = frozenset().union(*(start.model.reads(t) for t in active))
         freedom = handed_over(start.handover, start.model, names, start.handed - fresh_names(start), wanted[-1])
         engine = Engine(model=start.model, kinds=kinds, balancer=balancer, trainable=freedom.names, autocast=self.runtime.autocast)
-        engine.passes = self.passes
         trained = {n: params[n] for n in params if n in freedom.names}
         optimizer = builder.build(trained, freedom.rate)
         components = Selection(engine, active, None).components
@@ -223,11 +238,11 @@ class Adapter:
                     engine, [plain], step=step, freedom=freedom, components=components, params=trained, optimizer=optimizer, clip=self.clip
                 )
             except TrainingError:
-                return
-            self.updates += 1
-            self.samples += sum(len(p.batch) for p in query)
+                break
+            self.spent += Spent(updates=1, samples=sum(len(p.batch) for p in query))
             if step + 1 in wanted:
                 points[step + 1] = self.score(start, episode, kinds, params, kept=step + 1 == watch)
+        self.spent += Spent(forward=engine.passes.forward, backward=engine.passes.backward)
 
     def _by_inner_loop(
         self, start: Start, episode: Episode, kinds: Mapping[TaskName, TaskKind], wanted: Sequence[int], points: Points, watch: int
@@ -240,18 +255,25 @@ class Adapter:
             inner=start.inner,
             autocast=self.runtime.autocast,
         )
-        engine.passes = self.passes
 
         def on_step(k: int, params: Mapping[Name, Tensor]) -> None:
-            self.samples += sum(len(p.batch) for p in episode.support)
+            if k == 1:  # also where a descent that diverged starts anew: what it had reached does not count
+                for step in [s for s in points if s]:
+                    del points[step]
+            self.spent += Spent(samples=sum(len(p.batch) for p in episode.support))
             if k in wanted:
                 points[k] = self.score(start, episode, kinds, params, kept=k == watch)
 
+        phi = start.model.params()
         theta = engine.adapted(engine.params(), episode.support, steps=wanted[-1], on_step=on_step)
+        self.spent += Spent(forward=engine.passes.forward, backward=engine.passes.backward)
+        moved = [n for n in phi if theta[n] is not phi[n]]
+        if not moved:  # every descent diverged, and was taken back
+            for step in [s for s in points if s]:
+                del points[step]
         with torch.no_grad():
-            for name, param in start.model.params().items():
-                if theta[name] is not param:
-                    param.copy_(theta[name])
+            for name in moved:
+                phi[name].copy_(theta[name])
 
     def _batch(self, part: Part, step: int) -> Part:
         """A mini-batch of the support: whole where it is small, else from a new order in every pass over it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +18,7 @@ from m3tl_cli.core.errors import ConfigError, TrainingError
 from m3tl_cli.core.events import Advanced, Emit
 from m3tl_cli.core.results import Choice, Curve, Score, TaskResult, block_key
 from m3tl_cli.data.base import Block
-from m3tl_cli.target.adaptation import Adapter, Points, Start, Trial
+from m3tl_cli.target.adaptation import Adapter, Points, Spent, Start, Trial
 from m3tl_cli.task.base import TaskKind
 from m3tl_cli.trainer.evaluation import MetricValues
 
@@ -171,13 +171,27 @@ class Protocol:
         def adapt(start: Start, episode: Episode, trial: Trial, at: str, shots: int, number: int, *, watch: int = -1) -> Points:
             nonlocal count
             key = f"{start.baseline}|{start.block}|{at}|{shots}|{number}|{trial.label}"
-            if key not in done:
-                done[key] = adapter.adapt(start, episode, trial, last=0 if start.closed else None, watch=watch)
+            if key in done:
+                adapter.spent += done[key].spent
+            else:
+                before = adapter.spent
+                points = adapter.adapt(start, episode, trial, last=0 if start.closed else None, watch=watch)
                 if self.case == 1 and not start.unchanged:
                     raise TrainingError("case 1 must change no tensor of the source network; found one that differs", place="target.case")
+                done[key] = Adaptation(points, adapter.spent - before)
             count += 1
             emit(Advanced("adapt", count, total, "adaptation"))
-            return done[key]
+            return done[key].points
+
+        drawn: dict[tuple[object, ...], tuple[Sequence[Episode], list[MetricValues]]] = {}
+
+        def episodes_of(at: Block, tasks: Sequence[Task], shots: int, number: int) -> tuple[Sequence[Episode], list[MetricValues]]:
+            """Episodes and the zero of their scores: several starts meet the same ones."""
+            asked = (at, *(t.name for t in tasks), shots)
+            if asked not in drawn:
+                found = draw(at, tasks, shots, number)
+                drawn[asked] = found, [references[at].score(e) for e in found]
+            return drawn[asked]
 
         for start in starts:
             block: Block = "source" if start.block == "d" else "target"
@@ -187,18 +201,17 @@ class Protocol:
                 chosen, step = trials[0], self.steps[-1]
                 judged: list[_Judged] = []
                 if not start.closed and validated:
-                    held_out = draw("validation", start.labelled, shots, self.num_validation)
-                    zero = references["validation"]
+                    held_out, below = episodes_of("validation", start.labelled, shots, self.num_validation)
                     for trial in trials:
                         found = [adapt(start, e, trial, "validation", shots, i) for i, e in enumerate(held_out)]
-                        judged.append(_judge(trial, found, [zero.score(e) for e in held_out], start, zero.kinds, self.steps))
+                        judged.append(_judge(trial, found, below, start, references["validation"].kinds, self.steps))
                     best = max(judged, key=lambda j: j.score)
                     chosen, step = best.trial, best.step
                     if not start.baseline:
                         told = tuple((j.trial.label, j.score) for j in judged)
                         outcome.choices.append(Choice(key, chosen.label, step, best.score, told))
-                episodes = draw(block, (*start.labelled, *start.kept), shots, self.num_episodes)
-                zeros = [reference.score(e) for e in episodes]
+                tasks = tuple({t.name: t for t in (*start.labelled, *start.kept)}.values())
+                episodes, zeros = episodes_of(block, tasks, shots, self.num_episodes)
                 shown = self._shown(trials, judged, chosen, start)
                 for trial in shown:
                     watch = step if trial is chosen and start.kept else -1
@@ -304,28 +317,36 @@ def _curves(
         )
 
 
+@dataclass(frozen=True)
+class Adaptation:
+    """A finished adaptation: its scores, and what it cost."""
+
+    points: Points
+    spent: Spent
+
+
 class _Record:
     """Finished adaptations by key, a JSON line each; a line that a kill cut short is not read."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._points: dict[str, Points] = {}
+        self._known: dict[str, Adaptation] = {}
         if path.is_file():
             for line in path.read_text().splitlines():
                 try:
-                    key, points = json.loads(line)
+                    key, points, spent = json.loads(line)
                 except ValueError:
                     continue
-                self._points[key] = {int(step): values for step, values in points.items()}
+                self._known[key] = Adaptation({int(step): values for step, values in points.items()}, Spent(*spent))
 
     def __contains__(self, key: str) -> bool:
-        return key in self._points
+        return key in self._known
 
-    def __getitem__(self, key: str) -> Points:
-        return self._points[key]
+    def __getitem__(self, key: str) -> Adaptation:
+        return self._known[key]
 
-    def __setitem__(self, key: str, points: Points) -> None:
-        self._points[key] = points
+    def __setitem__(self, key: str, done: Adaptation) -> None:
+        self._known[key] = done
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a") as file:
-            file.write(json.dumps([key, points]) + "\n")
+            file.write(json.dumps([key, done.points, astuple(done.spent)]) + "\n")

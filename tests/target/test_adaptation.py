@@ -78,7 +78,7 @@ def test_steps_follow_from_the_start_alone_and_what_was_there_comes_back() -> No
     assert adapt.adapt(start, episode(), trial(), last=1) == {s: first[s] for s in (0, 1)}
     start.put_back()
     assert states_equal({n: p.detach() for n, p in start.model.params().items()}, start.phi)
-    assert (adapt.updates, adapt.samples) == (5 + 5 + 1, (5 + 5 + 1) * 8)
+    assert (adapt.spent.updates, adapt.spent.samples) == (5 + 5 + 1, (5 + 5 + 1) * 8)
 
 
 def test_step_0_is_the_model_as_it_is() -> None:
@@ -147,3 +147,19 @@ def test_freedom_is_everything_where_nothing_was_handed_over() -> None:
     held = handed_over(Extract(), model, names, encoders, 10)
     assert held.names == names - encoders
     assert held.at(0) == held.names
+
+
+def test_a_descent_that_was_taken_back_scores_as_if_it_had_not_begun() -> None:
+    start = a_start(handed=frozenset(), inner=build_inner("maml", inner_lr=1e9, clip=None, max_halvings=0))
+    found = adapter(steps=(0, 1, 2)).adapt(start, episode(), Trial("inner loop", None))
+    assert found[1] == found[2] == found[0]
+    assert start.unchanged
+
+
+def test_kept_tasks_are_scored_where_a_descent_ended_early() -> None:
+    model = a_model(TASKS)
+    model.add_task(regression("new"), "a")
+    kept = tuple(regression(t) for t in TASKS)
+    start = a_start(model=model, block="c", tasks=(regression("new"),), fresh=frozenset({"new"}), handed=frozenset(), kept=kept)
+    found = adapter(steps=(0, 200)).adapt(start, episode((*TASKS, "new")), trial(lr=1e6), watch=200)
+    assert set(found[200]) == {"a", "b", "new"}

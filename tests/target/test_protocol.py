@@ -12,7 +12,7 @@ import torch
 from m3tl_cli.core.contracts import Episode, Part, Task
 from m3tl_cli.core.errors import ConfigError, TrainingError
 from m3tl_cli.core.events import Advanced, Event
-from m3tl_cli.target.adaptation import Points, Start, Trial
+from m3tl_cli.target.adaptation import Points, Spent, Start, Trial
 from m3tl_cli.target.protocol import Outcome, Protocol, Reference
 from m3tl_cli.task.regression import Regression
 from tests.toys import a_batch, regression
@@ -46,9 +46,11 @@ class Planted:
 
     def __init__(self) -> None:
         self.calls = 0
+        self.spent = Spent()
 
     def adapt(self, start: Start, episode: Episode, trial: Trial, *, last: int | None = None, watch: int = -1) -> Points:
         self.calls += 1
+        self.spent += Spent(updates=2, forward=7)
         errors = {s: e + episode.uid / 4 for s, e in self.errors[trial.label].items() if last is None or s <= last}
         return {s: {"a": {"mae": e, "rmse": e, "r_squared": 0.0}} for s, e in errors.items()}
 
@@ -124,6 +126,7 @@ def test_what_is_recorded_is_not_done_again(tmp_path: Path) -> None:
     again = run(protocol(), record, second, [start()], events)
     assert again == whole
     assert second.calls == first.calls - 4
+    assert second.spent == first.spent, "what an earlier part of the run spent is counted"
     told = [e for e in events if isinstance(e, Advanced)]
     assert told[-1].done == told[-1].total == first.calls
 

@@ -45,10 +45,11 @@ class PretrainedHere(Source):
             )
         if self.tasks is None:
             return labelled[:1]
-        if unknown := [name for name in self.tasks if name not in labelled] or [name for name in ["none"] if not self.tasks]:
+        unknown = [name for name in self.tasks if name not in labelled]
+        if unknown or not self.tasks:
             raise ConfigError(
                 f"`tasks` must be null or tasks that the data labels in its pretraining block ({', '.join(labelled)}); "
-                f"found {', '.join(unknown)}.",
+                f"found {', '.join(unknown) or 'none'}.",
                 hint=f"transfer.source.tasks=[{labelled[0]}]",
                 place="transfer.source.tasks",
             )
