@@ -161,6 +161,7 @@ class SourceStage:
         handover = make(parts.cfg.transfer.handover, HandOver)
         self.freedom = handed_over(handover, parts.model, names, handed, parts.stages["train"].updates)
         self._store_frozen()
+        self._plain: Validation | None = None  # made once: warm-up and training are judged on the same samples
         self.labels = sum(int(self.train.labelled[n].sum()) for n in self.pooled)
 
     def run(self, resume: bool) -> list[StageCost]:
@@ -280,7 +281,7 @@ class SourceStage:
         parts = self.parts
         if not self.pooled:
             return self._on_episodes(engine) if parts.data.blocks.get("validation") and stage.episodes else None
-        plain = _on_pool(parts.model, self.pooled, self.val, self.trivial, parts.loop)
+        plain = self._plain = self._plain or _on_pool(parts.model, self.pooled, self.val, self.trivial, parts.loop)
         if not stage.episodes:
             return plain
         return Validation(plain.constant, lambda kinds, advance: self._adapted(engine, kinds, self.val, advance))
