@@ -402,7 +402,7 @@ class TargetStage:
         asked: tuple[Block, ...] = ("validation", "target", "source") if protocol.source_domains else ("validation", "target")
         references = {at: self._reference(at) for at in asked if parts.data.blocks.get(at)}
         trials = self._trials()
-        columns = self._columns(trials[0], references) if parts.paradigm.separate and parts.paradigm.handover else {}
+        columns = self._columns(references) if parts.paradigm.separate and parts.paradigm.handover else {}
         starts = make_starts(self.starts, protocol, columns)
         outcome = protocol.run(
             starts,
@@ -445,7 +445,7 @@ class TargetStage:
                 outputs |= found.outputs
         return Reference(kinds, outputs)
 
-    def _columns(self, trial: Trial, references: Mapping[Block, Reference]) -> dict[TaskName, TaskName]:
+    def _columns(self, references: Mapping[Block, Reference]) -> dict[TaskName, TaskName]:
         """Whose network each new task starts from."""
         asked = self.parts.cfg.transfer.source_task
         if asked != "auto":
@@ -458,7 +458,7 @@ class TargetStage:
         at: Block = "validation" if "validation" in references else "target"
         shots = self.parts.protocol.num_shots[-1]
         episodes = [e.to(self.device) for e in self._draw(at, self.new, shots, max(1, self.parts.protocol.num_validation))]
-        self.sources = probe_sources(self.starts, self.adapter, trial, episodes, references[at])
+        self.sources = probe_sources(self.starts, self.adapter, episodes, references[at])
         evidence: dict[TaskName, dict[TaskName, float]] = {}
         if shots >= FEWEST_FOR_LOGME:
             support = [e.to(self.device) for e in self._draw("target", self.new, shots, self.parts.protocol.num_episodes)]

@@ -181,6 +181,13 @@ class Adapter:
                 self.spent += Spent(forward=1)
         return {t: meter.compute() for t, meter in meters.items()}
 
+    def unadapted(self, start: Start, episode: Episode) -> Points:
+        """Score the query before the first step; a fresh head is as its support built it."""
+        episode = episode.to(self.runtime.device)
+        kinds = self.kinds(start, episode)
+        self.begin(start, episode, kinds)
+        return {0: self.score(start, episode, kinds, start.model.params())}
+
     def adapt(self, start: Start, episode: Episode, trial: Trial, *, last: int | None = None, watch: int = -1) -> Points:
         """Adapt to the support and score the query.
 

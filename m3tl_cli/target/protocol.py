@@ -218,11 +218,11 @@ class Protocol:
                     found = [adapt(start, e, trial, block, shots, i, watch=watch) for i, e in enumerate(episodes)]
                     if trial is chosen:
                         at = 0 if start.closed else step
-                        results = _results(start.tasks, found, zeros, reference.kinds, at)
+                        results = results_at(start.tasks, found, zeros, reference.kinds, at)
                         into = outcome.baselines.setdefault(start.baseline, {}) if start.baseline else outcome.blocks
                         into[key] = results
                         if start.kept:
-                            outcome.blocks[block_key("old", shots)] = _results(start.kept, found, zeros, reference.kinds, at)
+                            outcome.blocks[block_key("old", shots)] = results_at(start.kept, found, zeros, reference.kinds, at)
                     if not start.baseline and len(self.steps) > 1:
                         own = next((j.step for j in judged if j.trial is trial), self.steps[-1])
                         outcome.curves += _curves(start, shots, trial, found, zeros, reference.kinds, self.steps, trial is chosen, own)
@@ -260,7 +260,7 @@ def _judge(
     """The best number of steps, by the error reduction of the primary metrics, meaned over episodes and tasks."""
 
     def score(step: int) -> float:
-        results = _results(start.tasks, found, zeros, kinds, step)
+        results = results_at(start.tasks, found, zeros, kinds, step)
         known = [v for t in results.values() if math.isfinite(v := t.scores[t.primary].error_reduction)]
         return sum(known) / len(known) if known else -math.inf
 
@@ -269,7 +269,7 @@ def _judge(
     return _Judged(trial, step, scores[step])
 
 
-def _results(
+def results_at(
     tasks: Sequence[Task], found: Sequence[Points], zeros: Sequence[MetricValues], kinds: Mapping[TaskName, TaskKind], step: int
 ) -> dict[TaskName, TaskResult]:
     """Means over the episodes in which both the model and the constant have a number."""

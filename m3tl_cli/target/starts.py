@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,8 +15,8 @@ from m3tl_cli.head_init.base import HeadInit
 from m3tl_cli.inner.base import InnerLoop
 from m3tl_cli.model import MultiTaskModel
 from m3tl_cli.paradigm.base import Paradigm
-from m3tl_cli.target.adaptation import Adapter, Start, Trial
-from m3tl_cli.target.protocol import Protocol, Reference
+from m3tl_cli.target.adaptation import Adapter, Start
+from m3tl_cli.target.protocol import Protocol, Reference, results_at
 from m3tl_cli.transfer.base import HandOver
 from m3tl_cli.transfer.logme import logme
 
@@ -171,14 +172,13 @@ _BASELINES = {"ridge": _ridge, "random": _random, "scratch": _from_scratch}
 
 
 def probe_sources(
-    parts: Parts, adapter: Adapter, trial: Trial, episodes: Sequence[Episode], reference: Reference
+    parts: Parts, adapter: Adapter, episodes: Sequence[Episode], reference: Reference
 ) -> dict[TaskName, dict[TaskName, float]]:
     """Score every source task's network for every new task: a closed-form head on it, frozen, without a step.
 
     Args:
         parts: The trained model has a network per task.
         adapter: Does it.
-        trial: Not read beyond its label: no step is taken.
         episodes: Of the meta-validation domains, or of the target where there are none.
         reference: Zero of the scores there.
 
@@ -186,18 +186,14 @@ def probe_sources(
         New task to source task to error reduction of the primary metric, mean over the episodes.
     """
     found: dict[TaskName, dict[TaskName, float]] = {t.name: {} for t in parts.new}
-    model = grown(parts, {})
-    start = _closed(parts, "c", model, parts.new, "")
+    start = _closed(parts, "c", grown(parts, {}), parts.new, "")
+    zeros = [reference.score(e) for e in episodes]
     for source in parts.trained.tasks:
         start.copy_columns({t.name: source for t in parts.new})
-        reached = [adapter.adapt(start, e, trial, last=0)[0] for e in episodes]
-        zeros = [reference.score(e) for e in episodes]
-        for task in parts.new:
-            kind = reference.kinds[task.name]
-            info = kind.metrics[kind.primary]
-            pairs = [(r[task.name][kind.primary], z[task.name][kind.primary]) for r, z in zip(reached, zeros, strict=True)]
-            gains = [1 - abs(v - info.perfect) / abs(z - info.perfect) for v, z in pairs if z != info.perfect and v == v and z == z]
-            found[task.name][source] = sum(gains) / len(gains) if gains else float("-inf")
+        reached = [adapter.unadapted(start, e) for e in episodes]
+        for task, result in results_at(parts.new, reached, zeros, reference.kinds, 0).items():
+            gain = result.scores[result.primary].error_reduction
+            found[task][source] = gain if math.isfinite(gain) else -math.inf
     return found
 
 

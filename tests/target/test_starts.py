@@ -145,6 +145,6 @@ def test_the_source_whose_network_holds_the_new_task_is_found_twice() -> None:
     evidence = evidence_of_sources(own, [drawn])
     assert evidence["fresh"]["b"] > evidence["fresh"]["a"] + 1
     zero = Reference({"fresh": kind(regression("fresh"))}, {"fresh": torch.zeros(1, 1)})
-    scores = probe_sources(own, adapter(), trial(), [drawn], zero)
+    scores = probe_sources(own, adapter(), [drawn], zero)
     assert scores["fresh"]["b"] > 0.99
     assert scores["fresh"]["a"] < 0.8, "the mean of the support is all that it can say"
