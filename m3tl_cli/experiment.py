@@ -13,16 +13,19 @@ from typing import Any
 import psutil
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
-from m3tl_cli.assembly import Experiment, make
-from m3tl_cli.core.contracts import Name, TaskName, components
+from m3tl_cli.assembly import Experiment, make, own_seed
+from m3tl_cli.core.contracts import Batch, Name, TaskName, components
 from m3tl_cli.core.events import Advanced, Emit, Event, Measured, Said, StageStarted, Wrote, silent
-from m3tl_cli.core.results import Cost, Results, Score, TaskResult, write_text
+from m3tl_cli.core.results import Cost, Results, Score, TaskResult, total_flops, write_text
 from m3tl_cli.core.weights import Loaded
 from m3tl_cli.data.base import Data
 from m3tl_cli.drawing import Gallery, draw_gallery
 from m3tl_cli.encoder.base import Encoder
+from m3tl_cli.fitted import FittedRun, refuse, what_is_unused
 from m3tl_cli.model import MultiTaskModel
+from m3tl_cli.paradigm.ensemble import Ensemble
 from m3tl_cli.report import page
 from m3tl_cli.stages import SourceStage, TargetStage, pretrained
 from m3tl_cli.target.protocol import Outcome
@@ -104,10 +107,15 @@ def _run(cfg: DictConfig, plain: Mapping[str, Any], folder: Path, emit: Emit, re
 
     def prepare(data: Data) -> None:
         nonlocal made
+        if cfg.estimator:
+            refuse(cfg, data)
         made = data.prepare(lambda what, done, total: emit(Advanced(what, done, total, "sample")))
 
     parts = Experiment.from_config(cfg, prepare)
     seconds_prepare = time.perf_counter() - begun if made else 0.0
+    if cfg.estimator:
+        fitted = FittedRun(parts, folder, emit)
+        return _kept(fitted.results(seconds_prepare), parts, folder, emit, fitted.outputs)
     model, loop, stages = parts.model, parts.loop, parts.stages
     model.to(loop.runtime.device)
     costs = []
@@ -125,10 +133,10 @@ def _run(cfg: DictConfig, plain: Mapping[str, Any], folder: Path, emit: Emit, re
         emit(StageStarted("pretrain", 0, (), stages["pretrain"].skipped))
     if handed:
         fresh = frozenset(model.params()) - handed
-        make(cfg.transfer.handover, HandOver).prepare(model, handed, cfg.seed)
+        make(cfg.transfer.handover, HandOver).prepare(model, handed, own_seed(cfg))
         handed = frozenset(model.params()) - fresh
     from_weights = (note for module in model.modules() if isinstance(module, Encoder) for note in module.notes)
-    for note in dict.fromkeys((*parts.paradigm.notes(), *from_weights)):
+    for note in dict.fromkeys((*parts.paradigm.notes(), *parts.notes, *from_weights)):
         emit(Said(note))
     source = SourceStage(parts, plain, folder, emit, handed)
     if cfg.start:
@@ -139,7 +147,7 @@ def _run(cfg: DictConfig, plain: Mapping[str, Any], folder: Path, emit: Emit, re
     blocks: dict[str, dict[TaskName, TaskResult]] = {}
     outcome = Outcome({}, [], [], {})
     sources: dict[TaskName, dict[TaskName, float]] = {}
-    notes = list(parts.paradigm.notes())
+    notes = [*parts.paradigm.notes(), *parts.notes]
     if stages["adapt"].skipped:
         emit(StageStarted("adapt", 0, stages["adapt"].tasks, stages["adapt"].skipped))
     else:
@@ -154,8 +162,13 @@ def _run(cfg: DictConfig, plain: Mapping[str, Any], folder: Path, emit: Emit, re
         blocks, evaluating = source.evaluate()
         costs.append(evaluating)
     blocks |= outcome.blocks
-    emit(Measured(first, {f"test/{b}/{t}/{m}" if b != "a" else f"test/{t}/{m}": s.value for b, t, m, s in _scores(blocks)}))
     trainable = source.freedom.names
+
+    def predict(batch: Batch) -> dict[TaskName, Tensor]:
+        here = batch.to(loop.runtime.device)
+        outputs = Ensemble(model, parts.kinds).outputs(model.params(), here, tuple(parts.tasks))
+        return {t: o.float().cpu() for t, o in outputs.items()}
+
     results = Results(
         paradigm=plain["paradigm"]["name"],
         seed=cfg.seed,
@@ -164,7 +177,7 @@ def _run(cfg: DictConfig, plain: Mapping[str, Any], folder: Path, emit: Emit, re
         cost=Cost(
             parameters=sum(p.numel() for p in model.params().values()),
             trainable=sum(p.numel() for n, p in model.params().items() if n in trainable),
-            networks=len(components(model, tuple(parts.tasks))),
+            networks=len(components(model, tuple(parts.trained))),
             updates=first,
             samples=sum(c.samples for c in costs),
             forward=sum(c.forward for c in costs),
@@ -173,6 +186,7 @@ def _run(cfg: DictConfig, plain: Mapping[str, Any], folder: Path, emit: Emit, re
             seconds_prepare=seconds_prepare,
             peak_memory=loop.runtime.peak_memory(),
             labels=source.labels,
+            flops=total_flops(costs),
         ),
         notes=tuple(notes),
         curves=tuple(outcome.curves),
@@ -181,9 +195,19 @@ def _run(cfg: DictConfig, plain: Mapping[str, Any], folder: Path, emit: Emit, re
         stages=tuple(costs),
         sources=sources,
     )
+    return _kept(results, parts, folder, emit, predict if source.pooled else None)
+
+
+def _kept(
+    results: Results, parts: Experiment, folder: Path, emit: Emit, predict: Callable[[Batch], dict[TaskName, Tensor]] | None
+) -> Results:
+    """Tell the test scores, write the results, and draw what `predict` puts out."""
+    blocks = results.blocks
+    scores = {f"test/{b}/{t}/{m}" if b != "a" else f"test/{t}/{m}": s.value for b, t, m, s in _scores(blocks)}
+    emit(Measured(results.cost.updates, scores))
     results.write(folder / "results.json")
-    if loop.num_pictures and source.pooled:
-        _gallery(parts, "test", loop.num_pictures, predict=True).write(folder)
+    if parts.loop.num_pictures and predict:
+        _gallery(parts, "test", parts.loop.num_pictures, predict).write(folder)
     return results
 
 
@@ -196,37 +220,38 @@ def _scores(blocks: Mapping[str, Mapping[TaskName, TaskResult]]) -> Iterator[tup
 
 def describe(cfg: DictConfig) -> dict[str, Any]:
     """Stages, and which modules are shared or task-specific, without reading data. JSON types."""
-    parts = Experiment.from_config(cfg)
-    tasks = tuple(parts.tasks)
+    parts = Experiment.from_config(cfg, (lambda data: refuse(cfg, data)) if cfg.estimator else (lambda _: None))
+    stages = [vars(s) | {"tasks": list(s.tasks)} for s in parts.stages.values()]
+    if cfg.estimator:
+        without_updates = [s | {"updates": 0} for s in stages if s["name"] != "warm_up"]
+        return {"stages": without_updates, "modules": [], "networks": 0, "notes": [what_is_unused(cfg)]}
+    tasks = tuple(parts.trained)
     modules: dict[str, dict[str, Any]] = {}
     for name, param in parts.model.params().items():
         module = ".".join(name.split(".")[:2]) if not name.startswith("encoder.") else ".".join(name.split(".")[:3])
         row = modules.setdefault(module, {"module": module, "parameters": 0, "tasks": [t for t in tasks if name in parts.model.reads(t)]})
         row["parameters"] += param.numel()
     return {
-        "stages": [vars(s) | {"tasks": list(s.tasks)} for s in parts.stages.values()],
+        "stages": stages,
         "modules": list(modules.values()),
         "networks": len(components(parts.model, tasks)),
-        "notes": list(parts.paradigm.notes()),
+        "notes": [*parts.paradigm.notes(), *parts.notes],
     }
 
 
 def draw_samples(cfg: DictConfig, num: int, emit: Emit = silent) -> Gallery:
     """Samples of the training split with their labels."""
     parts = Experiment.from_config(cfg, lambda data: data.prepare(lambda what, done, total: emit(Advanced(what, done, total, "sample"))))
-    return _gallery(parts, "train", num, predict=False)
+    return _gallery(parts, "train", num)
 
 
-def _gallery(parts: Experiment, split: Any, num: int, *, predict: bool) -> Gallery:
+def _gallery(parts: Experiment, split: Any, num: int, predict: Callable[[Batch], dict[TaskName, Tensor]] | None = None) -> Gallery:
     pool = parts.data.pool(split)
     # Evenly over the pool, whose order follows the domains, so that every kind of sample is seen.
     index = torch.linspace(0, len(pool) - 1, min(num, len(pool))).round().long()
     batch = pool.read(index)
-    outputs = None
-    if predict:
-        with torch.no_grad():
-            here = batch.to(parts.loop.runtime.device)
-            outputs = {t: o.float().cpu() for t, o in parts.model.outputs(parts.model.params(), here, tuple(parts.tasks)).items()}
+    with torch.no_grad():
+        outputs = predict(batch) if predict else None
     return draw_gallery(batch, parts.data.modalities, parts.kinds, parts.data.domains, outputs)
 
 

@@ -14,15 +14,16 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from m3tl_cli.assembly import Experiment, encoder_node, kind_of, make, new_balancer, new_model, task_named
+from m3tl_cli.assembly import Experiment, encoder_node, kind_of, make, new_balancer, new_model, own_seed, task_named
 from m3tl_cli.balancing.sum import Sum
 from m3tl_cli.core.contracts import Episode, Modality, Name, Pool, Task, TaskName, stable_seed
 from m3tl_cli.core.errors import ConfigError
 from m3tl_cli.core.events import Advanced, Emit, Event, Measured, Said, StageStarted, Wrote
 from m3tl_cli.core.folders import cache_folder
+from m3tl_cli.core.members import pool_for_members, sampler_for_members, with_members
 from m3tl_cli.core.results import StageCost, TaskResult, write_text
 from m3tl_cli.core.weights import Loaded
-from m3tl_cli.data.base import Block
+from m3tl_cli.data.base import Block, SplitName
 from m3tl_cli.data.features import encoder_key, precompute
 from m3tl_cli.data.store import Store, StorePool
 from m3tl_cli.episodes.base import EpisodeSampler
@@ -32,9 +33,10 @@ from m3tl_cli.model import MultiTaskModel
 from m3tl_cli.optimizer.base import OptimizerBuilder
 from m3tl_cli.paradigm.base import Paradigm, Stage
 from m3tl_cli.paradigm.engine import Engine
+from m3tl_cli.paradigm.ensemble import Ensemble
 from m3tl_cli.sampler.base import Sampler
 from m3tl_cli.target.adaptation import Adapter, Trial, handed_over
-from m3tl_cli.target.protocol import Outcome, Reference, fitted_on_support
+from m3tl_cli.target.protocol import Draw, Outcome, Reference, fitted_on_support
 from m3tl_cli.target.starts import Parts, evidence_of_sources, make_starts, probe_sources
 from m3tl_cli.task.base import TaskKind
 from m3tl_cli.trainer import checkpoint
@@ -74,11 +76,12 @@ def pretrained(parts: Experiment, emit: Emit) -> tuple[Callable[[MultiTaskModel]
     # Processes that want the same encoders wait for the first one, which makes them.
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         finished = folder / "cost.json"
-        if finished.is_file():
-            cost = StageCost(**json.loads(finished.read_text()) | {"cached": True})
+        told = json.loads(finished.read_text()) if finished.is_file() else {}
+        if "flops" in told:
+            cost = StageCost(**told | {"cached": True})
             emit(StageStarted("pretrain", 0, names, f"these encoders were trained before, in {cost.seconds:.0f} s"))
         else:
-            cost = _pretrain(parts, names, folder, emit)
+            cost = _pretrain(parts, names, folder, emit, resume=not told)  # anew where operations were not yet counted
             write_text(finished, json.dumps(vars(cost)))
         state = checkpoint.load(folder / BEST)["model"]
     tensors = {n: t for n, t in state.items() if n.startswith("encoder.")}
@@ -98,7 +101,7 @@ def _on_pool(
     return Validation(constant, lambda asked, advance: evaluate(model, asked, pool, loop.runtime, size, advanced=advance))
 
 
-def _pretrain(parts: Experiment, names: Sequence[TaskName], folder: Path, emit: Emit) -> StageCost:
+def _pretrain(parts: Experiment, names: Sequence[TaskName], folder: Path, emit: Emit, *, resume: bool) -> StageCost:
     cfg, data, loop = parts.cfg, parts.data, parts.loop
     train, validate = data.pool("train", "pretrain"), data.pool("val", "pretrain")
     tasks = {n: known_task(kind_of(cfg, task_named(data, n)), train, loop.eval_batch_size) for n in names}
@@ -130,11 +133,11 @@ def _pretrain(parts: Experiment, names: Sequence[TaskName], folder: Path, emit: 
         folder=folder,
         seed=cfg.seed,
         emit=tell,
-        resume=True,
+        resume=resume,
         freedom=Freedom(names_read, penalty=model.sharing.penalty),
     )
     passes = engine.passes
-    return StageCost("pretrain", counters.updates, counters.samples, passes.forward, passes.backward, counters.seconds)
+    return StageCost("pretrain", counters.updates, counters.samples, passes.forward, passes.backward, counters.seconds, flops=passes.flops)
 
 
 class SourceStage:
@@ -155,12 +158,16 @@ class SourceStage:
         self.val: Pool
         self.test: Pool
         self.train, self.val, self.test = (parts.data.pool(split) for split in ("train", "val", "test"))
+        source = {n: k for n, k in parts.kinds.items() if n in self.train.labelled and n not in parts.new}
+        self.trivial = trivial_outputs(source, self.train, self.size)  # the zero of block a, of source labels alone
+        if parts.cfg.with_target:
+            self._add_target()
         self.pooled = {n: k for n, k in parts.kinds.items() if n in self.train.labelled}
-        self.trivial = trivial_outputs(self.pooled, self.train, self.size)
-        names = frozenset().union(*(parts.model.reads(t) for t in parts.tasks))
+        names = frozenset().union(*(parts.model.reads(t) for t in parts.trained))
         handover = make(parts.cfg.transfer.handover, HandOver)
         self.freedom = handed_over(handover, parts.model, names, handed, parts.stages["train"].updates)
         self._store_frozen()
+        self.train, self.val = (pool_for_members(pool, parts.trained.values()) for pool in (self.train, self.val))
         self._plain: Validation | None = None  # made once: warm-up and training are judged on the same samples
         self.labels = sum(int(self.train.labelled[n].sum()) for n in self.pooled)
 
@@ -180,6 +187,25 @@ class SourceStage:
             else:
                 costs.append(self._fit(stage, costs, resume))
         return costs
+
+    def _add_target(self) -> None:
+        """Train and validate on the target's labels, too; new tasks take mean and deviation from them."""
+        parts = self.parts
+        joined = []
+        asked: tuple[tuple[Pool, SplitName], ...] = ((self.train, "train"), (self.val, "val"))
+        for pool, split in asked:
+            there = parts.data.pool(split, "target") if parts.data.blocks.get("target") else None
+            if not isinstance(pool, StorePool) or not isinstance(there, StorePool) or pool.store.folder != there.store.folder:
+                raise ConfigError(
+                    "`with_target` must meet data whose target lies beside its source; found no target, or one of other data.",
+                    hint="name data.target_domains, or leave the baseline out: baselines=[]",
+                    place="with_target",
+                )
+            joined.append(pool.with_rows_of(there))
+        self.train, self.val = joined
+        for name, task in parts.new.items():
+            parts.tasks[name] = parts.new[name] = known_task(kind_of(parts.cfg, task), self.train, self.size)
+            parts.kinds[name] = kind_of(parts.cfg, parts.tasks[name])
 
     def _store_frozen(self) -> None:
         """Compute the outputs of encoders that no step of this stage moves once, and read them from now on."""
@@ -223,7 +249,7 @@ class SourceStage:
 
     def _fit(self, stage: Stage, before: Sequence[StageCost], resume: bool) -> StageCost:
         parts, cfg = self.parts, self.parts.cfg
-        tasks = tuple(parts.tasks.values())
+        tasks = tuple(parts.trained.values())
         engine = self.engine() if stage.episodes else self._engine(None)
         freedom = self.freedom
         if stage.episodes:
@@ -236,12 +262,18 @@ class SourceStage:
                 rate=lambda n: self.inner.rate_factor if n in learned else base.rate(n),
             )
             engine.trainable = freedom.names
-            sampler: Any = make(cfg.episodes, EpisodeSampler, pool=self.train, tasks=tasks, seed=cfg.seed, single=parts.paradigm.single)
+            sampler: Any = make(
+                cfg.episodes, EpisodeSampler, pool=self.train, tasks=tasks, seed=own_seed(cfg), single=parts.paradigm.single
+            )
         else:
-            sampler = make(cfg.sampler, Sampler, pool=self.train, tasks=tasks, seed=cfg.seed)
+
+            def draw_for(some: Sequence[Task], seed: int) -> Sampler:
+                return make(cfg.sampler, Sampler, pool=self.train, tasks=some, seed=seed)
+
+            sampler = sampler_for_members(draw_for, tasks, own_seed(cfg))
         counters = parts.loop.fit(
-            stage,
-            kinds=parts.kinds,
+            replace(stage, tasks=tuple(parts.trained)),
+            kinds=parts.trained_kinds,
             engine=engine,
             balancer=parts.balancer,
             sampler=sampler,
@@ -249,7 +281,7 @@ class SourceStage:
             scheduler=parts.scheduler,
             validation=self._validation(stage, engine),
             folder=self.folder,
-            seed=cfg.seed,
+            seed=own_seed(cfg),
             emit=self.emit,
             resume=resume,
             about={"config": self.plain, "ledger": parts.model.ledger(), "stages": [vars(c) for c in before]},
@@ -257,7 +289,9 @@ class SourceStage:
             first=sum(c.updates for c in before),
         )
         passes = engine.passes
-        return StageCost(stage.name, counters.updates, counters.samples, passes.forward, passes.backward, counters.seconds)
+        return StageCost(
+            stage.name, counters.updates, counters.samples, passes.forward, passes.backward, counters.seconds, flops=passes.flops
+        )
 
     def engine(self) -> Engine:
         """An engine that adapts in an inner loop."""
@@ -267,12 +301,12 @@ class SourceStage:
         parts = self.parts
         return Engine(
             model=parts.model,
-            kinds=parts.kinds,
+            kinds=parts.trained_kinds,
             balancer=parts.balancer,
             trainable=self.freedom.names,
             inner=inner,
             head_init=make(parts.cfg.head_init, HeadInit),
-            donors=tuple(parts.tasks),
+            donors=tuple(parts.trained),
             autocast=parts.loop.runtime.autocast,
             emit=self.emit,
         )
@@ -281,7 +315,13 @@ class SourceStage:
         parts = self.parts
         if not self.pooled:
             return self._on_episodes(engine) if parts.data.blocks.get("validation") and stage.episodes else None
-        plain = self._plain = self._plain or _on_pool(parts.model, self.pooled, self.val, self.trivial, parts.loop)
+        if self._plain is None:
+            zero = trivial_outputs(self.pooled, self.train, self.size) if parts.cfg.with_target else self.trivial
+            # Each member is judged by itself: which of its parameters are best, and whether it goes on.
+            judged = {n: t for n, t in parts.trained.items() if t.original in self.pooled}
+            zero = {n: zero[t.original] for n, t in judged.items()}
+            self._plain = _on_pool(parts.model, {n: parts.trained_kinds[n] for n in judged}, self.val, zero, parts.loop)
+        plain = self._plain
         if not stage.episodes:
             return plain
         return Validation(plain.constant, lambda kinds, advance: self._adapted(engine, kinds, self.val, advance))
@@ -329,13 +369,44 @@ class SourceStage:
         def advance(n: int, total: int) -> None:
             self.emit(Advanced("evaluate", n, total, "sample"))
 
-        constant = evaluate_constant(self.pooled, self.trivial, self.test, self.size)
-        plain = evaluate(parts.model, self.pooled, self.test, runtime, self.size, advanced=advance)
-        blocks = {"a": task_results(self.pooled, plain, constant)}
+        asked = {n: self.pooled[n] for n in self.trivial}
+        constant = evaluate_constant(asked, self.trivial, self.test, self.size)
+        plain = evaluate(Ensemble(parts.model, asked), asked, self.test, runtime, self.size, advanced=advance)
+        blocks = {"a": task_results(asked, plain, constant)}
         if parts.stages["train"].episodes:
-            adapted = self._adapted(self.engine(), self.pooled, self.test, advance)
-            blocks = {"a": task_results(self.pooled, adapted, constant), "a@0": blocks["a"]}
+            adapted = self._adapted(self.engine(), asked, self.test, advance)
+            blocks = {"a": task_results(asked, adapted, constant), "a@0": blocks["a"]}
         return blocks, StageCost("evaluate", 0, 0, 0, 0, time.perf_counter() - begun)
+
+
+def drawn_from(parts: Experiment) -> Draw:
+    """The episodes that the target's protocol asks for; the same ones in every run of a seed."""
+    data, protocol, seed = parts.data, parts.protocol, parts.cfg.seed
+
+    def draw(at: Block, tasks: Sequence[Task], num_shots: int, number: int) -> Sequence[Episode]:
+        return data.episodes(
+            at, tasks, num_shots=num_shots, num_query=protocol.num_query, number=number, per_class=protocol.per_class, seed=seed
+        )
+
+    return draw
+
+
+def reference_at(parts: Experiment, at: Block, tasks: Sequence[Task]) -> Reference:
+    """The zero of the scores of `tasks` at a block: the constants that fit its training labels best, else those of some supports."""
+    cfg, size = parts.cfg, parts.loop.eval_batch_size
+    pool = parts.data.pool("train", at)
+    kinds: dict[TaskName, TaskKind] = {}
+    outputs: dict[TaskName, Tensor] = {}
+    for task in tasks:
+        if task.name in pool.labelled:
+            kinds[task.name] = kind_of(cfg, known_task(kind_of(cfg, task), pool, size))
+            outputs |= trivial_outputs({task.name: kinds[task.name]}, pool, size)
+        else:
+            drawn = drawn_from(parts)(at, [task], parts.protocol.num_shots[0], parts.protocol.num_episodes)
+            found = fitted_on_support({task.name: kind_of(cfg, task)}, drawn)
+            kinds |= found.kinds
+            outputs |= found.outputs
+    return Reference(kinds, outputs)
 
 
 class TargetStage:
@@ -358,13 +429,13 @@ class TargetStage:
         self.notes: list[str] = []
         self.cost = StageCost("adapt", 0, 0, 0, 0, 0.0)
         at_target = {n: t for n, t in (parts.tasks | parts.new).items() if "target" in t.at}
-        self.seen = tuple(t for n, t in at_target.items() if n in parts.tasks)
+        self.seen = tuple(t for n, t in at_target.items() if n not in parts.new)
         self.new = tuple(t for n, t in at_target.items() if n in parts.new)
         self.device = loop.runtime.device
 
         def scratch(tasks: Sequence[Task], pretrained: bool) -> MultiTaskModel:
-            model = new_model(cfg, parts.data, parts.paradigm, seed=stable_seed(cfg.seed, "target"))
-            model.start(tuple(tasks))
+            model = new_model(cfg, parts.data, parts.paradigm, seed=stable_seed(own_seed(cfg), "target"))
+            model.start(with_members(tasks, cfg.members))
             model.to(self.device)
             if pretrained and load is not None:
                 load(model)
@@ -379,10 +450,11 @@ class TargetStage:
             inner=inner,
             fresh_inner=lambda: make(cfg.inner, InnerLoop),
             handover=lambda: make(cfg.transfer.handover, HandOver),
-            seed=cfg.seed,
+            seed=own_seed(cfg),
             head_init=make(cfg.head_init, HeadInit),
             probe=make(cfg.probe, HeadInit),
             fresh=frozenset(parts.tasks) if parts.paradigm.bilevel and cfg.episodes.fresh == 1 else frozenset(),
+            complete=cfg.with_target,
         )
         self.adapter = Adapter(
             kind=lambda task: kind_of(cfg, task),
@@ -391,7 +463,7 @@ class TargetStage:
             steps=parts.protocol.steps,
             batch_size=parts.protocol.batch_size,
             clip=loop.clip,
-            seed=cfg.seed,
+            seed=own_seed(cfg),
         )
 
     def run(self) -> Outcome:
@@ -400,7 +472,7 @@ class TargetStage:
         parts, protocol = self.parts, self.parts.protocol
         # The source is read again only where new tasks are asked there, too: a target starts from what was learnt, not from its data.
         asked: tuple[Block, ...] = ("validation", "target", "source") if protocol.source_domains else ("validation", "target")
-        references = {at: self._reference(at) for at in asked if parts.data.blocks.get(at)}
+        references = {at: reference_at(parts, at, (*self.seen, *self.new)) for at in asked if parts.data.blocks.get(at)}
         trials = self._trials()
         columns = self._columns(references) if parts.paradigm.separate and parts.paradigm.handover else {}
         starts = make_starts(self.starts, protocol, columns)
@@ -408,13 +480,13 @@ class TargetStage:
             starts,
             trials,
             self.adapter,
-            draw=self._draw,
+            draw=drawn_from(parts),
             references=references,
             record=self.folder / "adaptations.jsonl",
             emit=self.emit,
         )
         spent, seconds = self.adapter.spent, time.perf_counter() - begun
-        self.cost = StageCost("adapt", spent.updates, spent.samples, spent.forward, spent.backward, seconds)
+        self.cost = StageCost("adapt", spent.updates, spent.samples, spent.forward, spent.backward, seconds, flops=spent.flops)
         return outcome
 
     def _trials(self) -> list[Trial]:
@@ -422,28 +494,6 @@ class TargetStage:
         name = str(cfg.optimizer["_target_"]).rpartition(".")[2]
         trials = [Trial(f"{name} {lr:g}", make(OmegaConf.merge(cfg.optimizer, {"lr": lr}), OptimizerBuilder)) for lr in protocol.lrs]
         return trials + ([Trial("inner loop", None)] if protocol.inner or not trials else [])
-
-    def _draw(self, at: Block, tasks: Sequence[Task], num_shots: int, number: int) -> Sequence[Episode]:
-        protocol, cfg = self.parts.protocol, self.parts.cfg
-        return self.parts.data.episodes(
-            at, tasks, num_shots=num_shots, num_query=protocol.num_query, number=number, per_class=protocol.per_class, seed=cfg.seed
-        )
-
-    def _reference(self, at: Block) -> Reference:
-        cfg = self.parts.cfg
-        pool = self.parts.data.pool("train", at)
-        kinds: dict[TaskName, TaskKind] = {}
-        outputs: dict[TaskName, Tensor] = {}
-        for task in (*self.seen, *self.new):
-            if task.name in pool.labelled:
-                kinds[task.name] = kind_of(cfg, known_task(kind_of(cfg, task), pool, self.size))
-                outputs |= trivial_outputs({task.name: kinds[task.name]}, pool, self.size)
-            else:
-                drawn = self._draw(at, [task], self.parts.protocol.num_shots[0], self.parts.protocol.num_episodes)
-                found = fitted_on_support({task.name: kind_of(cfg, task)}, drawn)
-                kinds |= found.kinds
-                outputs |= found.outputs
-        return Reference(kinds, outputs)
 
     def _columns(self, references: Mapping[Block, Reference]) -> dict[TaskName, TaskName]:
         """Whose network each new task starts from."""
@@ -456,12 +506,12 @@ class TargetStage:
         if not self.new:
             return {}
         at: Block = "validation" if "validation" in references else "target"
-        shots = self.parts.protocol.num_shots[-1]
-        episodes = [e.to(self.device) for e in self._draw(at, self.new, shots, max(1, self.parts.protocol.num_validation))]
+        draw, shots = drawn_from(self.parts), self.parts.protocol.num_shots[-1]
+        episodes = [e.to(self.device) for e in draw(at, self.new, shots, max(1, self.parts.protocol.num_validation))]
         self.sources = probe_sources(self.starts, self.adapter, episodes, references[at])
         evidence: dict[TaskName, dict[TaskName, float]] = {}
         if shots >= FEWEST_FOR_LOGME:
-            support = [e.to(self.device) for e in self._draw("target", self.new, shots, self.parts.protocol.num_episodes)]
+            support = [e.to(self.device) for e in draw("target", self.new, shots, self.parts.protocol.num_episodes)]
             evidence = evidence_of_sources(self.starts, support)
         chosen = {}
         for task, scores in self.sources.items():

@@ -21,10 +21,11 @@ from _timing import machine
 
 LEARNERS: dict[str, list[tuple[tuple[str, ...], dict[str, Any]]]] = {
     "stl": [(("experiment=school", "paradigm=stl"), {"optimizer.weight_decay": decay}) for decay in (0.3, 1.0)],
-    "pooled": [(("experiment=school_pooled", "paradigm=mtl"), {})],
+    "pooled": [(("experiment=school", "baseline=pooled"), {})],
     "mtl": [
         (("experiment=school", "paradigm=mtl"), {"sharing.strength": strength, "optimizer.weight_decay": 0.1}) for strength in (1.0, 5.0)
     ],
+    "boosting": [(("experiment=school", "baseline=gradient_boosting"), {})],
 }
 
 

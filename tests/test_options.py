@@ -35,7 +35,15 @@ NEEDS = {  # what a group's options need beside to be of any use
     "transfer/handover": ["paradigm=mtl_transfer", *PRETRAINING],
     "fusion=single": ["data.modalities=[rgb]"],
 }
-ELSEWHERE = ("task", "tracking", "transfer/source", "data", "episodes/n_way", "sharing/pooled")  # they need files, or data of another sort
+ELSEWHERE = (
+    "task",
+    "tracking",
+    "transfer/source",
+    "data",
+    "episodes/n_way",
+    "sharing/pooled",
+    "estimator",
+)  # they need files, or data of another sort
 PARADIGMS = sorted(path.stem for path in (ROOT / "conf" / "paradigm").glob("*.yaml"))
 QUICK = {"stl", "transfer", "meta", "m3tl"}  # a corner of each sort; the others with the slow tests
 
@@ -297,3 +305,52 @@ def test_samples_are_drawn_with_their_labels() -> None:
 def test_what_cannot_run_is_refused_in_words(overrides: Sequence[str], error: type[Exception], words: str, tmp_path: Path) -> None:
     with pytest.raises(error, match=words):
         experiment.run(configured(*overrides), folder=tmp_path)
+
+
+def test_joint_retraining_learns_from_the_targets_labels_and_is_scored_on_the_same_episodes(tmp_path: Path) -> None:
+    found, other = (experiment.run(configured(*o), folder=tmp_path / o[0]) for o in (["baseline=joint_retraining"], ["paradigm=mtl"]))
+    assert found.paradigm == "joint_retraining"
+    assert found.tasks == (*other.tasks, "edges")
+    assert found.blocks.keys() == other.blocks.keys() == {"a", "b@1", "c@1"}
+    for block, tasks in other.blocks.items():
+        assert found.blocks[block].keys() == tasks.keys()
+        for task, result in tasks.items():
+            theirs = found.blocks[block][task].scores[result.primary].trivial
+            assert theirs == result.scores[result.primary].trivial or math.isnan(theirs)
+    train = [pool(s) for s in ("source", "target") for pool in [lambda at: prepared().pool("train", at)]]
+    labelled = sum(int(p.labelled[t].sum()) for p in train for t in found.tasks)
+    assert found.cost.labels == labelled > other.cost.labels
+    assert not found.choices
+    assert not found.curves
+    assert not found.baselines
+
+
+def prepared() -> Any:
+    return Experiment.from_config(configured(), lambda data: data.prepare()).data
+
+
+def test_joint_retraining_says_what_the_data_lack(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"`with_target` must meet data whose target lies beside its source"):
+        experiment.run(configured("baseline=joint_retraining", "data.target_domains=[]", "new_tasks=[]"), folder=tmp_path)
+
+
+def test_a_baseline_chooses_after_the_experiment() -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", overrides=["experiment=landmine", "baseline=pooled"])
+    assert cfg.sharing == {"_target_": "m3tl_cli.sharing.pooled.Pooled"}
+    assert cfg.balancing == {"_target_": "m3tl_cli.balancing.mean.Mean"}
+    assert (cfg.paradigm.name, cfg.paradigm.joint, cfg.compared_as) == ("pooled", True, "baseline")
+
+
+def test_arms_of_another_seed_meet_the_same_samples_and_episodes_from_another_start(tmp_path: Path) -> None:
+    first, same, other = (
+        experiment.run(configured("paradigm=mtl_handover", f"arm_seed={n}"), folder=tmp_path / folder)
+        for folder, n in (("0", 0), ("1", 0), ("2", 1))
+    )
+    assert first.blocks == same.blocks
+    for block, tasks in first.blocks.items():
+        for task, result in tasks.items():
+            mine, theirs = result.scores[result.primary], other.blocks[block][task].scores[result.primary]
+            assert mine.trivial == theirs.trivial or math.isnan(mine.trivial)
+    depth = [r.blocks[block]["depth"].scores["abs_rel"].value for r in (first, other) for block in ("a", "b@1")]
+    assert len(set(depth)) == 4

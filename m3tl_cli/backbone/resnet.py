@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from m3tl_cli.backbone.base import Backbone
 from m3tl_cli.core.contracts import Signature
+from m3tl_cli.core.widths import Width
 
 
 class ResNet(Backbone):
@@ -34,7 +35,7 @@ class ResNet(Backbone):
     def __init__(
         self,
         *,
-        width: Annotated[int, Ge(2)],
+        width: Annotated[int, Ge(2), Width()],
         num_stages: Annotated[int, Ge(1)],
         blocks_per_stage: Annotated[int, Ge(1)],
         groups: Annotated[int, Ge(1)],

@@ -22,7 +22,7 @@ from m3tl_cli.cli.status import Status
 from m3tl_cli.core.errors import ConfigError, M3TLError
 
 if TYPE_CHECKING:
-    from m3tl_cli.cli.matching import Passes
+    from m3tl_cli.cli.matching import Flops
     from m3tl_cli.cli.multirun import Ended
 
 FAILED, USAGE = 1, 2
@@ -76,21 +76,21 @@ def _new(design: Design, words: Sequence[str], dry_run: bool) -> int:
     matched = "equal_flops" in design.options.budgets
     configs = matching.arm_configs(design) if matched or dry_run else {}
     past = matching.past_runs(OUTPUTS) if matched or dry_run else []
-    passes = matching.known_passes(configs, past) if matched else {}
+    flops = matching.known_flops(configs, past) if matched else {}
     folder = OUTPUTS / design.name / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}{SUFFIX}"
     updates: dict[str, int] = {}
     if dry_run:
-        if len(passes) == len(design.arms):
-            updates = matching.matched_updates(design, configs, passes)
+        if len(flops) == len(design.arms):
+            updates = matching.matched_updates(design, configs, flops)
         lengths = {label: int(config["trainer"]["updates"]) for label, config in configs.items()}
         code = _listed(design.cells(matching.changed_updates(configs, updates)), matching.estimates(configs, past), lengths, folder.parent)
         if matched and not updates:
-            count = len(design.arms) - len(passes)
+            count = len(design.arms) - len(flops)
             print(f"lengths under equal_flops follow from {count} pilot run{'' if count == 1 else 's'} of {design.options.pilot} updates")
         return code
     if matched:
-        passes |= _piloted(design, configs, passes, folder)
-        updates = matching.matched_updates(design, configs, passes)
+        flops |= _piloted(design, configs, flops, folder)
+        updates = matching.matched_updates(design, configs, flops)
     record = Record(
         command=("m3tl", "ablate", *design.flags, *words),
         words=design.words,
@@ -102,7 +102,7 @@ def _new(design: Design, words: Sequence[str], dry_run: bool) -> int:
         axes=tuple(design.levels),
         plan=plan.digest,
         cells=design.cells(matching.changed_updates(configs, updates)),
-        passes={label: {**asdict(p), "updates": updates[label]} for label, p in passes.items()},
+        flops={label: {**asdict(f), "updates": updates[label]} for label, f in flops.items()},
     )
     folder.mkdir(parents=True, exist_ok=True)
     plan.write(folder / PLAN)
@@ -110,8 +110,8 @@ def _new(design: Design, words: Sequence[str], dry_run: bool) -> int:
     return _run(record, folder)
 
 
-def _piloted(design: Design, configs: Mapping[str, Mapping[str, Any]], known: Mapping[str, Passes], folder: Path) -> dict[str, Passes]:
-    """Passes of the arms that no finished run tells, from short runs."""
+def _piloted(design: Design, configs: Mapping[str, Mapping[str, Any]], known: Mapping[str, Flops], folder: Path) -> dict[str, Flops]:
+    """What the arms cost that no finished run tells of, from short runs."""
     from m3tl_cli.cli import matching
     from m3tl_cli.cli.multirun import launch_jobs
     from m3tl_cli.comparison.cells import read_cell
@@ -119,7 +119,7 @@ def _piloted(design: Design, configs: Mapping[str, Mapping[str, Any]], known: Ma
     needed = matching.pilots(design, configs, known)
     if not needed:
         return {}
-    _say(f"{len(needed)} pilot run{'' if len(needed) == 1 else 's'} of {design.options.pilot} updates to count passes")
+    _say(f"{len(needed)} pilot run{'' if len(needed) == 1 else 's'} of {design.options.pilot} updates to count operations")
     place = folder / matching.PILOT
     ended = launch_jobs(
         {name: overrides for name, (_, overrides) in needed.items()},
@@ -137,7 +137,14 @@ def _piloted(design: Design, configs: Mapping[str, Mapping[str, Any]], known: Ma
             raise ConfigError(f"the pilot run of `{arm.label}` must finish; found {why}", hint="use match=equal_updates", place="match")
         config = configs[arm.label]
         cell = read_cell(place / name)
-        found[arm.label] = matching.counted(cell.results, cell.config, place / name, matching.pretraining(config))
+        flops = matching.counted(cell.results, cell.config, place / name, matching.pretraining(config))
+        if flops is None:
+            raise ConfigError(
+                f"the pilot run of `{arm.label}` must train and count its operations; found none",
+                hint="match=equal_updates, or settings without this one",
+                place="match",
+            )
+        found[arm.label] = flops
     return found
 
 

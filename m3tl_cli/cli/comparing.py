@@ -197,7 +197,8 @@ def _flagged(found: Comparison, flags: Sequence[str]) -> Comparison:
     """The same with other flags, which the verdict counts."""
     from m3tl_cli.comparison.verdict import two_sentences
 
-    means = {row.arm: row.gain for row in found.summary if row.budget == found.budget and row.block == found.plan.key}
+    own = (row for row in found.summary if row.budget == found.budget and row.block == found.plan.key)
+    means = {row.arm: row.gain for row in own if row.arm not in found.beside}
     return replace(found, flags=tuple(flags), verdict=two_sentences(found.plan, found.contrasts, means, len(flags)))
 
 

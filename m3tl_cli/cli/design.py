@@ -35,7 +35,7 @@ NAME = "ablation"
 UPDATES = "trainer.updates"
 LEVEL_LENGTH = 24  # characters of an axis value in a folder's name
 
-OWN = {"seed": "seeds=[{}]", "paradigm": "settings=[{}]"}
+OWN = {"seed": "seeds=[{}]", "paradigm": "settings=[{}]", "baseline": "baselines=[{}]"}
 """Keys that an ablation sets in each of its runs, and what to type instead."""
 
 HYDRA_OWN = ("hydra.mode", "hydra.sweep", "hydra.run", "hydra.sweeper", "hydra/sweeper")
@@ -67,15 +67,19 @@ class Ablate:
 
 @dataclass(frozen=True)
 class Arm:
-    """A setting at one level of every axis.
+    """A setting, or a baseline beside the settings, at one level of every axis.
 
     Args:
         setting: Name of its paradigm.
         axes: Config key or group to value, both as typed.
+        group: Whose option it is: `paradigm` or `baseline`.
+        fixes: Groups that a baseline chooses itself, whatever is chosen for the settings.
     """
 
     setting: str
     axes: Mapping[str, str]
+    group: Literal["paradigm", "baseline"] = "paradigm"
+    fixes: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -85,7 +89,11 @@ class Arm:
     @property
     def overrides(self) -> tuple[str, ...]:
         """What makes a run one of this arm."""
-        return (f"paradigm={self.setting}", *(f"{key}={value}" for key, value in self.axes.items()))
+        return (f"{self.group}={self.setting}", *(f"{key}={value}" for key, value in self.axes.items()))
+
+    def taken(self, common: Sequence[str]) -> tuple[str, ...]:
+        """Those of the words for every run that go to this arm's."""
+        return tuple(w for w in common if w.partition("=")[0] not in self.fixes)
 
 
 @dataclass(frozen=True)
@@ -139,12 +147,17 @@ class Design:
 
     @property
     def settings(self) -> tuple[str, ...]:
+        """In the order of the tables, without baselines."""
+        return tuple(dict.fromkeys(arm.setting for arm in self.arms if arm.group == "paradigm"))
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
         """In the order of the tables."""
-        return tuple(dict.fromkeys(arm.setting for arm in self.arms))
+        return tuple(dict.fromkeys(arm.setting for arm in self.arms if arm.group == "baseline"))
 
     @property
     def reference(self) -> Arm:
-        """The arm whose passes `equal_flops` gives to all: the reference setting, the first where that takes no part."""
+        """The arm whose operations `equal_flops` gives to all: the reference setting, the first where that takes no part."""
         return next((arm for arm in self.arms if arm.setting == self.options.reference), self.arms[0])
 
     @property
@@ -163,6 +176,7 @@ class Design:
 
         return plan_for(
             self.settings,
+            baselines=self.baselines,
             axes=self.levels,
             seeds=self.seeds,
             block=self.options.block,
@@ -188,7 +202,7 @@ class Design:
         for seed in self.seeds:
             for budget, arm in product(self.options.budgets, self.arms):
                 own = () if budget == "equal_updates" or arm.label not in updates else (f"{UPDATES}={updates[arm.label]}",)
-                kept = tuple(w for w in self.common if not (own and w.partition("=")[0] == UPDATES))
+                kept = tuple(w for w in arm.taken(self.common) if not (own and w.partition("=")[0] == UPDATES))
                 overrides = (*kept, *arm.overrides, *own, f"seed={seed}")
                 planned = Planned(folder_name(arm, seed, overrides), arm, seed, budget, overrides)
                 found.setdefault(planned.name, planned)  # an arm of the configured length is the same run under both budgets
@@ -203,7 +217,7 @@ class Record:
         command: Words that start the same ablation again.
         plan: Digest of plan.json.
         cells: All runs, in order.
-        passes: Arm's label to what told its passes per update; empty without `equal_flops`.
+        flops: Arm's label to its operations per update and what told them; empty without `equal_flops`.
     """
 
     command: tuple[str, ...]
@@ -216,7 +230,7 @@ class Record:
     axes: tuple[str, ...]
     plan: str
     cells: tuple[Planned, ...]
-    passes: Mapping[str, Any] = field(default_factory=dict)
+    flops: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write into the ablation's folder."""
@@ -231,7 +245,11 @@ class Record:
         """
         try:
             raw: dict[str, Any] = json.loads((folder / FILE).read_text())
-            cells = tuple(Planned(**{**c, "arm": Arm(**c["arm"]), "overrides": tuple(c["overrides"])}) for c in raw.pop("cells"))
+            cells = tuple(
+                Planned(**{**c, "arm": Arm(**{**c["arm"], "fixes": tuple(c["arm"].get("fixes", ()))}), "overrides": tuple(c["overrides"])})
+                for c in raw.pop("cells")
+            )
+            raw.pop("passes", None)  # of ablations from when the budget was counted in passes
             fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
             return Record(**fields, cells=cells)
         except FileNotFoundError:
@@ -350,14 +368,23 @@ def designed(words: Sequence[str], config_dir: str = "", config_name: str = "tra
     if checked.problems or checked.config is None:
         return Designed(None, {}, checked)
     config = plain_config(checked.config)
+    baselines, wrong = _baselines(config.get("baselines", ()), config_dir, [*common, *axes])
+    if not wrong:
+        for arm in baselines:
+            found_here = checks(*arm.taken(common), *arm.overrides, *(f"{k}={','.join(v)}" for k, v in axes.items()), multirun=True)
+            wrong += [replace(p, place=f"baseline={arm.setting}: {p.place}") for p in found_here.problems]
+    if wrong:
+        checked.problems = wrong
+        return Designed(None, config, checked)
     given = Ablate(**found)
     num_shots, wrong = outcome_shots(given, config)
     wrong += _unmatched(given, settings, axes)
     if wrong:
         checked.problems += wrong
         return Designed(None, config, checked)
-    arms = _arms(settings, axes)
-    design = Design(others, hydra, given, common, arms, tuple(seeds), num_shots, config_dir, config_name)
+    arms = (*_arms(settings, axes), *(replace(b, axes=level) for b in baselines for level in _levels_of(axes)))
+    shared = tuple(w for w in common if w.partition("=")[0] != "baselines")  # of the ablation alone, though each config holds it
+    design = Design(others, hydra, given, shared, arms, tuple(seeds), num_shots, config_dir, config_name)
     return Designed(design, config, checked)
 
 
@@ -370,8 +397,31 @@ def plain_config(cfg: DictConfig) -> dict[str, Any]:
 def _arms(settings: Sequence[str], axes: Mapping[str, Sequence[str]]) -> tuple[Arm, ...]:
     from m3tl_cli.comparison.cells import arm_order
 
-    arms = [Arm(s, dict(zip(axes, values, strict=True))) for s in settings for values in product(*axes.values())]
+    arms = [Arm(s, level) for s in settings for level in _levels_of(axes)]
     return tuple(sorted(arms, key=lambda arm: arm_order(arm.setting, arm.axes)))
+
+
+def _levels_of(axes: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+
+
+def _baselines(asked: Sequence[str], config_dir: str, varied: Sequence[str]) -> tuple[list[Arm], list[Problem]]:
+    """Arms of baselines, without axes, and what is wrong with them: an unknown one, or one that fixes what an axis varies."""
+    known = {o.name: o.file for o in paths.options(config_dir).get("baseline", ())}
+    axes = [v for v in varied if "=" not in v]
+    arms, problems = [], []
+    for name in dict.fromkeys(asked):
+        if name not in known:
+            problems.append(missing_option(f"baseline/{name}", sorted(known)))
+            continue
+        fixes = tuple(re.findall(r"^\s*-\s*override\s+/([\w/@]+)\s*:", known[name].read_text(), re.MULTILINE))
+        arms.append(Arm(name, {}, "baseline", fixes))
+        problems += [
+            Problem("baselines", name, f"baselines that leave {axis} to the axis", f"baselines=[{','.join(b for b in asked if b != name)}]")
+            for axis in axes
+            if axis in fixes
+        ]
+    return arms, problems
 
 
 def _is_hydra(word: str) -> bool:

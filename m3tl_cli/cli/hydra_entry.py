@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import gc
 import hashlib
 import os
 import signal
@@ -40,10 +42,17 @@ def ready() -> None:
 
     version.setbase(VERSION_BASE)
     setup_globals()
+    atexit.register(leave)
     OmegaConf.register_new_resolver("m3tl_job", digest, replace=True)
     OmegaConf.register_new_resolver(
         "m3tl_run", lambda when, paradigm, seed, typed: f"{when}-{paradigm}-s{seed}-{digest(typed)}", replace=True
     )
+
+
+def leave() -> None:
+    """Where nothing was trained, spare the interpreter its search for garbage in cycles before it ends: 65 ms of a config error's 540."""
+    if "torch" not in sys.modules:
+        gc.freeze()
 
 
 def search(config_dir: str = "") -> ConfigLoaderImpl:
@@ -52,15 +61,16 @@ def search(config_dir: str = "") -> ConfigLoaderImpl:
     Raises:
         ConfigError: If `config_dir` is not a folder.
     """
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.utils import create_config_search_path
     from hydra.core.config_search_path import SearchPathQuery
+
+    from m3tl_cli.cli.loader import Loader
 
     ready()
     path = create_config_search_path(str(paths.conf_dir()))
     if config_dir:
         path.prepend(provider="command-line", path=f"file://{paths.own_dir(config_dir)}", anchor=SearchPathQuery(provider="schema"))
-    return ConfigLoaderImpl(config_search_path=path)
+    return Loader(config_search_path=path)
 
 
 def compose(loader: ConfigLoaderImpl, config_name: str, overrides: Sequence[str]) -> DictConfig:
@@ -147,13 +157,16 @@ def main(task: Callable[[DictConfig], Any], argv: Sequence[str]) -> None:
     """
     import hydra
 
+    from m3tl_cli.cli import loader
+
     ready()
     entry = hydra.main(config_path=str(paths.conf_dir()), config_name="train", version_base=VERSION_BASE)(task)
     old_argv, old_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [old_argv[0], *argv]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach the caller
     try:
-        entry()
+        with loader.first():
+            entry()
     finally:
         sys.argv = old_argv
         if old_error is None:

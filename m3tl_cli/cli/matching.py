@@ -1,7 +1,8 @@
-"""`match=equal_flops`: how long each arm trains for the passes of the reference, counted in finished runs or in short pilot runs.
+"""`match=equal_flops`: how long each arm trains for the floating-point operations of the reference, told by finished or short pilot runs.
 
-A pass is one batch through one network; a backward pass counts twice. The passes of a run are those of its pretraining, which do not
-depend on `trainer.updates`, and those of warm-up and training, which grow in proportion to it, as the share of warm-up is fixed.
+The operations of a run are those of its pretraining, which do not depend on `trainer.updates`, and those of warm-up and training, which
+grow in proportion to it, as the share of warm-up is fixed. `StageCost.flops` says what is counted. Adaptation at the target is the
+protocol's, the same for all arms, and no part of the budget.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from m3tl_cli.cli import hydra_entry
 from m3tl_cli.cli.design import UPDATES, Arm, Design, plain_config
 from m3tl_cli.cli.status import FILE, Status
 from m3tl_cli.core.errors import ConfigError
-from m3tl_cli.core.results import Results
+from m3tl_cli.core.results import Results, total_flops
 
 PILOT = "pilot"
 """Folder inside the ablation's that holds the pilot runs."""
@@ -27,8 +28,8 @@ SCANNED = 400  # finished runs that are looked at, the latest first: some 5 ms e
 # Of no influence on how long a run takes: which replicate it is, and who is told.
 FREE = ("seed", "data.seed", "name", "tracking", "paradigm.name")
 
-# Of none on the passes of an update either.
-NO_PASSES = (
+# Of none on the operations of an update either.
+NO_FLOPS = (
     *FREE,
     *("target", "new_tasks", "start", "trainer.num_pictures", "trainer.threads", "transfer.source.updates", UPDATES),
     *("trainer.checkpoint_every", "trainer.log_every", "trainer.validate_every"),
@@ -49,11 +50,11 @@ SHORT: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Passes:
+class Flops:
     """What an arm costs.
 
     Args:
-        per_update: Forward passes and twice the backward passes, per update of warm-up and training.
+        per_update: Floating-point operations, per update of warm-up and training.
         pretraining: The same of the whole pretraining, at its configured length.
         run: Folder that told.
     """
@@ -108,14 +109,14 @@ def arm_configs(design: Design) -> dict[str, dict[str, Any]]:
     loader = hydra_entry.search(design.config_dir)
     return {
         arm.label: plain_config(
-            hydra_entry.compose(loader, design.config_name, [*design.common, *arm.overrides, f"seed={design.seeds[0]}"])
+            hydra_entry.compose(loader, design.config_name, [*arm.taken(design.common), *arm.overrides, f"seed={design.seeds[0]}"])
         )
         for arm in design.arms
     }
 
 
-def counted(results: Results, config: Mapping[str, Any], folder: Path, pretrain: int | None = None) -> Passes:
-    """Passes that a finished run told.
+def counted(results: Results, config: Mapping[str, Any], folder: Path, pretrain: int | None = None) -> Flops | None:
+    """What a finished run tells; None where it did not train, or its operations were not counted.
 
     Args:
         results: Of the run. One without stages counts as training.
@@ -124,28 +125,38 @@ def counted(results: Results, config: Mapping[str, Any], folder: Path, pretrain:
         pretrain: Updates of pretraining to come, where they are others than this run's.
     """
     training = [s for s in results.stages if s.stage in TRAINING]
-    total = sum(s.forward + 2 * s.backward for s in training) if results.stages else results.cost.forward + 2 * results.cost.backward
+    before = [s for s in results.stages if s.stage == "pretrain"]
+    total = total_flops(training) if results.stages else results.cost.flops
     updates = sum(s.updates for s in training) if results.stages else results.cost.updates
-    made = 0.0 + sum(s.forward + 2 * s.backward for s in results.stages if s.stage == "pretrain")
+    made = total_flops(before)
+    if not updates or not total or any(s.uncounted for s in before):
+        return None
     own = pretraining(config)
     if pretrain is not None and own:
         made = made * pretrain / own
-    return Passes(total / max(1, updates), made, str(folder))
+    return Flops(total / updates, made, str(folder))
 
 
-def known_passes(configs: Mapping[str, Mapping[str, Any]], past: Sequence[Past]) -> dict[str, Passes]:
-    """Passes of the arms that a finished run with the same config tells; its lengths and its target may be others."""
+def known_flops(configs: Mapping[str, Mapping[str, Any]], past: Sequence[Past]) -> dict[str, Flops]:
+    """What the arms cost that a finished run with the same config tells of; its lengths and its target may be others.
+
+    An arm that fits an estimator costs nothing that is counted.
+    """
     found = {}
-    told = [(facts(run.config, NO_PASSES), run) for run in past if run.results.cost.updates]
+    told = [(facts(run.config, NO_FLOPS), run) for run in past]
     for label, config in configs.items():
-        wanted = facts(config, NO_PASSES)
-        run = next((run for known, run in told if known == wanted), None)
-        if run is not None:
-            found[label] = counted(run.results, run.config, run.folder, pretraining(config))
+        if config.get("estimator"):  # fitted without an update
+            found[label] = Flops(0.0, 0.0, "")
+            continue
+        wanted = facts(config, NO_FLOPS)
+        alike = (counted(run.results, run.config, run.folder, pretraining(config)) for known, run in told if known == wanted)
+        flops = next((flops for flops in alike if flops is not None), None)
+        if flops is not None:
+            found[label] = flops
     return found
 
 
-def pilots(design: Design, configs: Mapping[str, Mapping[str, Any]], known: Mapping[str, Passes]) -> dict[str, tuple[Arm, list[str]]]:
+def pilots(design: Design, configs: Mapping[str, Mapping[str, Any]], known: Mapping[str, Flops]) -> dict[str, tuple[Arm, list[str]]]:
     """Folder name to arm and overrides of every pilot run that is needed."""
     length = design.options.pilot
     found = {}
@@ -157,28 +168,31 @@ def pilots(design: Design, configs: Mapping[str, Mapping[str, Any]], known: Mapp
         if config["paradigm"]["pretrain"] and pretraining(config):
             keys["transfer.source.updates"] = str(length)
         short = [f"{key}={value}" for key, value in keys.items() if _has(config, key)]
-        kept = [w for w in design.common if w.partition("=")[0] not in (UPDATES, "tracking", *keys)]
+        kept = [w for w in arm.taken(design.common) if w.partition("=")[0] not in (UPDATES, "tracking", *keys)]
         own = [*kept, *arm.overrides, f"{UPDATES}={length}", *short, "tracking=off", f"seed={design.seeds[0]}"]
         found[f"{number:02d}-{arm.setting}"] = (arm, own)
     return found
 
 
-def matched_updates(design: Design, configs: Mapping[str, Mapping[str, Any]], passes: Mapping[str, Passes]) -> dict[str, int]:
-    """`trainer.updates` per arm's label, so that every arm makes as many passes as the reference does at its configured length.
+def matched_updates(design: Design, configs: Mapping[str, Mapping[str, Any]], flops: Mapping[str, Flops]) -> dict[str, int]:
+    """`trainer.updates` per arm's label, so that every arm does as many operations as the reference at its configured length.
 
     Raises:
         ConfigError: If that is less than one update of an arm.
     """
     reference = design.reference.label
-    total = passes[reference].of(int(configs[reference]["trainer"]["updates"]))
+    total = flops[reference].of(int(configs[reference]["trainer"]["updates"]))
     found = {}
     for arm in design.arms:
-        own = passes[arm.label]
+        own = flops[arm.label]
+        if not own.of(1):  # there is nothing to match: it stays as it is configured
+            found[arm.label] = int(configs[arm.label]["trainer"]["updates"])
+            continue
         updates = round((total - own.pretraining) / own.per_update) if own.per_update else 0
         if updates < 1:
             raise ConfigError(
-                f"`{reference}` must make as many passes as one update of `{arm.label}` and its pretraining; found {total:,.0f}, where "
-                f"an update takes {own.per_update:,.0f} and pretraining {own.pretraining:,.0f}.",
+                f"`{reference}` must do as many operations as one update of `{arm.label}` and its pretraining; found {total:.3g} FLOPs, "
+                f"where an update takes {own.per_update:.3g} and pretraining {own.pretraining:.3g}.",
                 hint="raise trainer.updates, lower transfer.source.updates, or use match=equal_updates",
                 place="match",
             )

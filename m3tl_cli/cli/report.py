@@ -55,6 +55,8 @@ def report(
             made = comparing.compared(comparing.gather([run]))
             html = form is Format.html
             written = comparing.page(made, folder, Path(out) if out else None) if html else _written(made, form, folder, out)
+            if html and not out:
+                comparing.write_tables(made, folder / NAMES[Format.csv])  # of many tasks the page shows a few, and names these
     except M3TLError as error:
         panels.error(error)
         raise typer.Exit(error.exit_code) from None

@@ -172,12 +172,15 @@ def _means(found: Means) -> Table:
 
 
 def _stages(found: Sequence[StageCost]) -> Table:
+    from m3tl_cli.report.formats import flops
+
     table = _table("stage")
-    for name in ("updates", "samples", "forward", "backward", "time"):
+    for name in ("FLOPs", "updates", "samples", "forward", "backward", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for stage in found:
         numbers = (stage.updates, stage.samples, stage.forward, stage.backward)
-        table.add_row(f"{stage.stage} (cached)" if stage.cached else stage.stage, *(f"{n:,}" for n in numbers), duration(stage.seconds))
+        label = f"{stage.stage} (cached)" if stage.cached else stage.stage
+        table.add_row(label, flops(stage.flops), *(f"{n:,}" for n in numbers), duration(stage.seconds))
     return table
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ LABEL = 20  # columns of the terminal for an arm's label; longer ones go on belo
 TASKS = 6  # columns for tasks, at most: the files have them all
 TASK_LENGTH = 9  # characters of a task's name over a column
 FLAGS = 8  # lines of flags on the terminal, at most
-COSTS = ("updates", "forward", "backward", "seconds", "parameters", "peak_memory")
+COSTS = ("flops", "updates", "forward", "backward", "seconds", "parameters", "peak_memory")
 
 CSV: Mapping[str, str] = {
     "contrasts": "contrasts",
@@ -58,6 +58,7 @@ class Grid:
         words: Columns that hold words, not numbers, by number; the first always does.
         terminal: Whether it is among those that the terminal shows.
         narrow: Whether the terminal shortens its headings, and leaves columns out that have no room.
+        document: Whether it is among those of a document.
     """
 
     title: str
@@ -67,6 +68,7 @@ class Grid:
     words: frozenset[int] = field(default_factory=frozenset)
     terminal: bool = True
     narrow: bool = False
+    document: bool = True
 
 
 def grids(found: Comparison) -> list[Grid]:
@@ -74,7 +76,7 @@ def grids(found: Comparison) -> list[Grid]:
     made: list[Grid] = [_contrasts(found)]
     for budget in _budgets(found):
         made += [_block(found, budget, block) for block in shown_blocks(found)]
-    made += [_tasks(found), _baselines(found), _effects(found), _savings(found)]
+    made += [*_tasks(found), _baselines(found), _effects(found), _savings(found)]
     made += [_costs(found, budget) for budget in _budgets(found)]
     made += [_table_one(found)]
     return [grid for grid in made if grid.rows]
@@ -146,14 +148,22 @@ def _drawn(grid: Grid) -> Iterator[RenderableType]:
     yield table
 
 
+def _in_document(grid: Grid) -> bool:
+    return grid.document
+
+
 def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    """A word of at most so many characters; a number at its end, which tells tasks apart, is kept."""
+    if len(text) <= length:
+        return text
+    tail = text[len(text.rstrip("0123456789")) :][-(length // 2) :]
+    return f"{text[: length - 1 - len(tail)]}…{tail}"
 
 
 def markdown(found: Comparison) -> str:
     """A document: verdict, tables, what a reader must know, and the runs that all numbers come from."""
     lines = ["# Comparison", "", found.verdict, "", _about(found), ""]
-    for grid in grids(found):
+    for grid in filter(_in_document, grids(found)):
         rule = ["---" if n == 0 or n in grid.words else "---:" for n in range(len(grid.columns))]
         lines += [f"## {grid.title}", "", *([grid.about, ""] if grid.about else [])]
         lines += ["| " + " | ".join(w.replace("|", "\\|") or " " for w in row) + " |" for row in (grid.columns, tuple(rule), *grid.rows)]
@@ -172,7 +182,7 @@ def markdown(found: Comparison) -> str:
 def latex(found: Comparison) -> str:
     """A `table` environment per table; needs the package booktabs."""
     made = ["% \\usepackage{booktabs}", f"% {found.verdict}", ""]
-    for grid in grids(found):
+    for grid in filter(_in_document, grids(found)):
         align = "".join("l" if n == 0 or n in grid.words else "r" for n in range(len(grid.columns)))
         caption = _tex(f"{grid.title}{'. ' + grid.about if grid.about else ''}")
         made += ["\\begin{table}", "\\centering", f"\\caption{{{caption}}}", f"\\begin{{tabular}}{{{align}}}", "\\toprule"]
@@ -264,6 +274,9 @@ def _block(found: Comparison, budget: str, block: str) -> Grid:
     rows = [_summary(found, row) for row in found.summary if row.budget == budget and row.block == block]
     short = base if len(base) < LABEL else "reference"
     outcome = ("; the outcome" if block == found.plan.key else "") + (f"; the reference is {base}" if short != base else "")
+    for kind, word in (("baseline", "beside the settings"), ("upper_bound", "saw all target labels")):
+        arms = [row.arm for row in found.summary if (row.budget, row.block) == (budget, block) and found.beside.get(row.arm) == kind]
+        outcome += f"; {word}: {', '.join(arms)}" if arms else ""
     title = f"{_upper(block_title(block))}{_under(found, budget)}"
     columns = ("setting", "gain", f"minus {short}", "Δm %", "rank", "w/t/l", "worst task")
     return Grid(
@@ -281,13 +294,31 @@ def _summary(found: Comparison, row: SummaryRow) -> tuple[str, ...]:
     return (row.arm, _estimate(row.gain), _signed(row.difference), delta, _fixed(row.rank, 1), f"{row.wins}/{row.ties}/{row.losses}", worst)
 
 
-def _tasks(found: Comparison) -> Grid:
+def _tasks(found: Comparison) -> list[Grid]:
+    """Settings are rows and tasks columns; of many tasks the ends for the terminal, and for a document all of them as rows."""
+    from m3tl_cli.report.many import is_many, rising
+    from m3tl_cli.report.traces import Traces
+
     rows = [r for r in found.rows if r.budget == found.budget and r.block == found.plan.key and r.primary]
     tasks = list(dict.fromkeys(r.task for r in rows))
-    known = {(r.arm, r.task): r for r in rows}
+    known = {(r.arm, r.task): _fixed(r.gain.mean, 3) for r in rows}
     arms = [arm for arm in found.arms if any((arm, t) in known for t in tasks)]
-    table = tuple((arm, *(_fixed(known[arm, t].gain.mean, 3) if (arm, t) in known else "" for t in tasks)) for arm in arms)
-    return Grid("Task by task", f"{block_title(found.plan.key)}; normalised gain", ("setting", *tasks), table, narrow=True)
+    about = f"{block_title(found.plan.key)}; normalised gain"
+
+    def wide(title: str, about: str, shown: Sequence[str], *, document: bool) -> Grid:
+        table = tuple((arm, *(known.get((arm, t), "") for t in shown)) for arm in arms)
+        return Grid(title, about, ("setting", *shown), table, narrow=True, document=document)
+
+    if not is_many(tasks):
+        return [wide("Task by task", about, tasks, document=True)]
+    ranked = rising(Traces(found, Path()).ranks[found.plan.key])
+    ends = [*ranked[: TASKS // 2], *ranked[-TASKS // 2 :]]
+    told = f"{about}; of {len(tasks)} the {TASKS // 2} that lose and the {TASKS // 2} that gain most, all in tables/tasks.csv"
+    tall = tuple((task, *(known.get((arm, task), "") for arm in arms)) for task in ranked)
+    return [
+        wide("Task by task", told, ends, document=False),
+        Grid("Task by task", f"{about}; the largest loss first", ("task", *arms), tall, terminal=False),
+    ]
 
 
 def _baselines(found: Comparison) -> Grid:
@@ -330,16 +361,19 @@ def _savings(found: Comparison) -> Grid:
 def _costs(found: Comparison, budget: str) -> Grid:
     known = {(r.arm, r.column): r for r in found.costs if r.budget == budget and r.stage == "all"}
     arms = [arm for arm in found.arms if any(a == arm for a, _ in known)]
-    names = {"peak_memory": "memory", "seconds": "time"}
-    rows = tuple((arm, *(_cost(known.get((arm, column))) for column in COSTS)) for arm in arms)
+    columns = [column for column in COSTS if any((arm, column) in known for arm in arms)]
+    names = {"flops": "FLOPs", "parameters": "params", "peak_memory": "memory", "seconds": "time"}
+    rows = tuple((arm, *(_cost(known.get((arm, column))) for column in columns)) for arm in arms)
     about = "mean of a run, all stages; work shared through the cache counted in each run that needs it"
-    return Grid(f"Cost{_under(found, budget)}", about, ("setting", *(names.get(c, c) for c in COSTS)), rows)
+    return Grid(f"Cost{_under(found, budget)}", about, ("setting", *(names.get(c, c) for c in columns)), rows)
 
 
 def _cost(row: CostRow | None) -> str:
+    from m3tl_cli.report.formats import flops
+
     if row is None:
         return ""
-    units: Mapping[str, Callable[[float], str]] = {"s": duration, "B": _memory}
+    units: Mapping[str, Callable[[float], str]] = {"FLOP": flops, "s": duration, "B": _memory}
     return units.get(row.unit, _large)(row.value.mean)
 
 

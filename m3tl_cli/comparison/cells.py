@@ -45,12 +45,17 @@ _FREE = (
     "seed",
     "name",
     "paradigm",
+    "baselines",
+    "compared_as",
     "tracking",
     "trainer.threads",
     "trainer.checkpoint_every",
     "trainer.log_every",
     "trainer.num_pictures",
 )
+
+# What a baseline chooses for itself beside the settings; its name says so.
+_BASELINES_OWN = ("sharing", "balancing", "estimator", "with_target")
 
 # Share of its size by which the trivial predictor's score may differ between two settings that met the same samples.
 _PAIRED = 1e-3
@@ -80,6 +85,11 @@ class Cell:
     def arm(self) -> str:
         """What is compared: the setting and the axes, in one label."""
         return arm_label(self.setting, self.axes)
+
+    @property
+    def compared_as(self) -> str:
+        """`setting`, or what stands beside the settings and takes no part in ranks and verdicts: `baseline`, `upper_bound`."""
+        return str(self.config.get("compared_as", "setting"))
 
     @property
     def updates(self) -> int | None:
@@ -232,7 +242,8 @@ def _below(key: str, roots: Sequence[str]) -> bool:
 
 def _facts(cell: Cell) -> dict[str, Any]:
     """What of the config is neither varied on purpose nor without influence."""
-    free = (*_FREE, *(axis.replace("/", ".").partition("@")[0] for axis in cell.axes))
+    own = () if cell.compared_as == "setting" else _BASELINES_OWN
+    free = (*_FREE, *own, *(axis.replace("/", ".").partition("@")[0] for axis in cell.axes))
     return {key: value for key, value in flat(cell.config) if not _below(key, free)}
 
 
@@ -300,11 +311,14 @@ def _table(arms: Sequence[str], runs: Mapping[tuple[str, int], Cell]) -> dict[st
 def _differences(table: Mapping[str, Mapping[int, Cell]], budget: str) -> Iterator[str]:
     facts = {cell.folder: _facts(cell) for by_seed in table.values() for cell in by_seed.values() if cell.config}
     arm_of = {cell.folder: arm for arm, by_seed in table.items() for cell in by_seed.values()}
+    beside = {cell.folder for by_seed in table.values() for cell in by_seed.values() if cell.compared_as != "setting"}
     for key in sorted({k for known in facts.values() for k in known}):
         if _below(key, _SAME) or (key == "trainer.updates" and budget == "equal_flops"):
             continue
         values: dict[str, list[str]] = {}
         for folder, known in facts.items():
+            if folder in beside and key not in known:
+                continue
             values.setdefault(str(known.get(key)), []).append(arm_of[folder])
         if len(values) > 1:
             told = "; ".join(f"{value} in {', '.join(dict.fromkeys(arms))}" for value, arms in values.items())

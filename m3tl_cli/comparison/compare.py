@@ -112,7 +112,8 @@ def compare(
     outcome = {arm: row[taken] for arm, row in decider.gains(plan.key).items()}
     validation = decider.validation(taken)
     verdicts = judge(plan, outcome, [family.seeds[i] for i in taken], validation, planned=planned)
-    means = {arm: estimate(row, 1 - plan.alpha) for arm, row in outcome.items()}
+    beside = {c.arm: c.compared_as for c in family.cells if c.compared_as != "setting"}
+    means = {arm: estimate(row, 1 - plan.alpha) for arm, row in outcome.items() if arm not in beside}
     blocks = tuple(sorted({b for c in family.cells for b in c.results.blocks}, key=block_order))
     tasks = tuple(dict.fromkeys(t for b in blocks for c in family.cells for t in c.results.blocks.get(b, {})))
     every = list(tables.values())
@@ -134,10 +135,11 @@ def compare(
         blocks=blocks,
         tasks=tasks,
         references=decider.references,
+        beside=beside,
         runs=runs,
         missing=tuple(missing),
         flags=tuple(dict.fromkeys(flags)),
-        validation=validation,
+        validation={rival: mean(row) for rival, row in validation.items()},
         contrasts=verdicts,
         summary=tuple(row for t in every for row in t.summary(blocks)),
         rows=tuple(row for t in every for b in blocks for row in t.rows(b)),
@@ -157,8 +159,9 @@ def _plan_of(family: Family, reference: str, margin: float) -> Plan:
     kinds = [k for k in ("c", "b", "a") if any(block_parts(key)[0] == k for key in keys)]
     block = kinds[0] if kinds else "a"
     shots = sorted(n for kind, n in map(block_parts, keys) if kind == block and n is not None) if block != "a" else []
-    settings = list(dict.fromkeys(c.setting for c in family.cells))
-    axes = {axis: sorted({c.axes[axis] for c in family.cells}) for axis in family.cells[0].axes}
+    judged = [c for c in family.cells if c.compared_as == "setting"] or list(family.cells)
+    settings = list(dict.fromkeys(c.setting for c in judged))
+    axes = {axis: sorted({c.axes[axis] for c in judged}) for axis in judged[0].axes}
     num_shots = shots[len(shots) // 2] if shots else None
     plan = plan_for(settings, axes=axes, seeds=family.seeds, block=block, num_shots=num_shots, margin=margin, reference=reference)
     contrasts = tuple(c for c in plan.contrasts if set(c.weights) <= set(family.arms))
@@ -275,16 +278,16 @@ class _Budget:
             if not math.isfinite(result.scores[result.primary].value)
         ]
 
-    def validation(self, taken: Sequence[int]) -> dict[str, float]:
-        """Mean score on meta-validation on the outcome's block, per rival of the plan."""
+    def validation(self, taken: Sequence[int]) -> dict[str, Array]:
+        """Score on meta-validation on the outcome's block per rival of the plan and seed; a rival that has none is left out."""
 
         def score(cell: Cell) -> float:
             return next((c.score for c in cell.results.choices if c.block == self.plan.key), math.nan)
 
-        scores = {arm: mean(row[taken]) for arm, row in self.pick(score).items()}
+        scores = {arm: row[taken] for arm, row in self.pick(score).items()}
         rivals = {name: weights for contrast in self.plan.contrasts for name, weights in contrast.rivals.items()}
-        found = {name: math.fsum(w * scores.get(arm, math.nan) for arm, w in weights.items()) for name, weights in rivals.items()}
-        return {name: value for name, value in found.items() if math.isfinite(value)}
+        found = {name: combine(weights, scores) for name, weights in rivals.items() if set(weights) <= set(scores)}
+        return {name: row for name, row in found.items() if np.isfinite(row).any()}
 
     def rows(self, block: str) -> Iterator[TaskRow]:
         """A row per task, metric and arm that has the block."""
@@ -368,7 +371,9 @@ class _Budget:
             if not tasks or not arms:
                 continue
             per_task = {t: self.task_gains(block, t, kinds[t].primary) for t in tasks}
-            ranks = dict(zip(arms, average_ranks(np.stack([np.concatenate([per_task[t][a] for t in tasks]) for a in arms])), strict=True))
+            ranked = [arm for arm in arms if self.cell_of[arm].compared_as == "setting"]
+            cases = [np.concatenate([per_task[t][arm] for t in tasks]) for arm in ranked]
+            ranks = dict(zip(ranked, average_ranks(np.stack(cases)), strict=True)) if ranked else {}
             for arm in arms:
                 differences = {t: self.minus_reference(per_task[t], arm) for t in tasks}
                 estimates = {t: self.estimate(row) for t, row in differences.items()}
@@ -385,7 +390,7 @@ class _Budget:
                     difference=self.estimate(self.minus_reference(gains, arm)),
                     delta_m_metrics=self.estimate(by_metrics),
                     delta_m_tasks=self.estimate(by_tasks),
-                    rank=float(ranks[arm]),
+                    rank=float(ranks.get(arm, math.nan)),
                     wins=wins,
                     ties=ties,
                     losses=losses,

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from m3tl_cli.comparison.statistics import Array
-from m3tl_cli.core.results import Cost, Results, Score, StageCost
+from m3tl_cli.core.results import Cost, Results, Score, StageCost, total_flops
 
 Metrics = Mapping[str, Mapping[str, float]]
 """Task to metric to value."""
@@ -25,7 +25,7 @@ Direction = Literal["higher", "lower"]
 # A gain counts as reached from this far below: the same scores, averaged in another order, differ by less.
 REACHED = 1e-6
 
-COST_UNITS: Mapping[str, str] = {"seconds": "s", "seconds_prepare": "s", "peak_memory": "B"}
+COST_UNITS: Mapping[str, str] = {"flops": "FLOP", "seconds": "s", "seconds_prepare": "s", "peak_memory": "B"}
 
 
 class Crossing(NamedTuple):
@@ -169,11 +169,15 @@ def cost_columns(results: Results) -> dict[tuple[str, str], float]:
 
     The stage `all` counts work that was read from an earlier run as if this run had done it, so that cells which share it compare;
     `without pretraining` leaves that stage out; the others are the run's stages, those of the same name added. What no stage counts
-    stands under `all` alone.
+    stands under `all` alone. Floating-point operations that nobody counted have no number, nor have sums that lack some.
     """
-    found = {(f.name, "all"): float(getattr(results.cost, f.name)) for f in fields(Cost)}
+    found = {(f.name, "all"): float(getattr(results.cost, f.name)) for f in fields(Cost) if f.name != "flops"}
+    flops = {"all": total_flops(results.stages) if results.stages else results.cost.flops}
+    flops["without pretraining"] = total_flops(s for s in results.stages if s.stage != "pretrain")
+    flops |= {name: total_flops(s for s in results.stages if s.stage == name) for name in dict.fromkeys(s.stage for s in results.stages)}
+    found |= {("flops", stage): value for stage, value in flops.items() if value}
     if results.stages:
-        for column in (f.name for f in fields(StageCost) if f.name not in ("stage", "cached")):
+        for column in (f.name for f in fields(StageCost) if f.name not in ("stage", "cached", "flops")):
             by_stage: dict[str, float] = {}
             for stage in results.stages:
                 by_stage[stage.stage] = by_stage.get(stage.stage, 0.0) + float(getattr(stage, column))

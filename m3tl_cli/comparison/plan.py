@@ -137,6 +137,7 @@ class Plan:
 def plan_for(
     settings: Sequence[str],
     *,
+    baselines: Sequence[str] = (),
     axes: Mapping[str, Sequence[str]],
     seeds: Sequence[int],
     block: str,
@@ -155,6 +156,7 @@ def plan_for(
 
     Args:
         settings: Names of paradigms.
+        baselines: Names of those beside them: arms of the plan, and in none of its contrasts.
         axes: Axis to its levels; empty without axes.
         seeds: As in `Plan`, like all that follow.
         block: Kind of block of the outcome.
@@ -168,7 +170,7 @@ def plan_for(
     Raises:
         ConfigError: As `Plan`, or if there is no setting, or one or a level stands twice.
     """
-    for name, found in (("settings", settings), *((f"axes.{k}", v) for k, v in axes.items())):
+    for name, found in (("settings", (*settings, *baselines)), *((f"axes.{k}", v) for k, v in axes.items())):
         if not found or len(set(found)) != len(found):
             raise ConfigError(f"`{name}` must be one or more, each once; found {', '.join(found) or 'none'}.", place=name)
     levels = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
@@ -184,6 +186,7 @@ def plan_for(
             for arm, (_, level) in zip(arms, named, strict=True)
             if (rival := base or arm_label(reference, level)) != arm
         ]
+    arms += tuple(arm_label(b, level) for b in baselines for level in levels)
     return Plan(tuple(contrasts), arms, tuple(seeds), block, num_shots, margin, alpha, reference, gain_reference, budget)
 
 

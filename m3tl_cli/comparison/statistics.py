@@ -22,7 +22,7 @@ MIN_SEEDS = 6
 """Fewest seeds that carry a verdict: the smallest two-sided p of a sign-flip test is 2^(1 - S), .0625 at 5 seeds and .031 at 6."""
 
 MAX_ENUMERATED = 20
-"""Seeds up to which all sign flips are enumerated: half a million, as a flip and its opposite give the same statistic."""
+"""Seeds up to which all sign flips are enumerated: half a million, each of which stands for its opposite too."""
 
 SWITCHES = ("pretrain", "joint", "bilevel")
 """The factors of the 2 x 2 x 2 factorial, in the order of the cube's corners."""
@@ -68,6 +68,19 @@ class MaxT(NamedTuple):
     adjusted: Array
 
 
+class Choice(NamedTuple):
+    """A contrast with the best of R rivals, and what says which is best.
+
+    Args:
+        differences: [..., S, R]: the contrast at seed s, were rival r the chosen one. Finite.
+        scores: [..., S, R]: of rival r at seed s, higher is better; other measurements than those of the differences. Finite; 0 for
+            all rivals at a seed that shall have no say in the choice.
+    """
+
+    differences: Array
+    scores: Array
+
+
 @lru_cache(maxsize=4096)
 def _quantile(level: float, degrees: int) -> float:
     return float(stats.t.ppf(0.5 + level / 2, degrees))
@@ -89,7 +102,7 @@ def estimate(values: Sequence[float] | Array, level: float = 0.95) -> Estimate:
 def sign_flips(num_seeds: int) -> Array:
     """Signs of whole seeds [F, S], the identity first.
 
-    One of each pair of opposite flips, as both give the same two-sided statistic: F = 2^(S - 1) stands for all 2^S. Beyond
+    One of each pair of opposite flips, as both give a contrast the same two-sided statistic: F = 2^(S - 1) stands for all 2^S. Beyond
     `MAX_ENUMERATED` seeds a fixed random sample of 2^15 with the identity in it, which keeps the test valid.
     """
     if num_seeds < 1:
@@ -102,28 +115,51 @@ def sign_flips(num_seeds: int) -> Array:
     return np.where(bits & 1, -1.0, 1.0)
 
 
-def max_t(differences: Array) -> MaxT:
+def best_rival(choice: Choice) -> npt.NDArray[np.intp]:
+    """Which rival [...] the scores choose: the highest mean over seeds, the first of those that tie."""
+    return _first_highest(choice.scores.sum(axis=-2), np.abs(choice.scores).sum(axis=-2))
+
+
+def max_t(differences: Array, choices: Mapping[int, Choice] | None = None) -> MaxT:
     """Test every contrast of a family, two-sided, with one family-wise error.
 
     Step-down max-T of paired t statistics; the null distribution is that of flipping the signs of whole seeds, the same flips for all
     contrasts, so that their correlation is kept. Exact where each difference is symmetric about 0 under the null.
 
+    Where a rival was chosen by scores, each flip chooses again: it flips a seed's scores together with its outcomes, takes the rival
+    with the highest mean flipped score, and then that rival's statistic. So the advantage that a rival owes to errors which its score
+    and its outcome share stands in the null distribution too. Exact where the deviations of a seed's scores and outcomes from the
+    seed's mean over arms are jointly symmetric about 0: all arms are alike. (Means of seeds cancel in contrasts and in choices, so
+    they need not be taken off.) Where only some rivals are as good it is no longer exact, but erred to the safe side wherever it was
+    simulated: worse rivals, which some flips choose, have larger statistics. A flip and its opposite choose differently: both count.
+
     Source: "Resampling-Based Multiple Testing" (Westfall and Young, 1993), free step-down; the sign-flip form as in "Nonparametric
-    permutation tests for functional neuroimaging" (Nichols and Holmes, 2002).
+    permutation tests for functional neuroimaging" (Nichols and Holmes, 2002). That a test may use any statistic as long as every flip
+    recomputes all of it, a choice among them included, and that random flips keep its level where they are drawn with the identity
+    (and, here, with all opposites): "Exact testing with random permutations" (Hemerik and Goeman, 2018).
+    Differs from them in the choice by second measurements, which are flipped along.
 
     Args:
         differences: [..., S, C]: contrast c at seed s; leading dimensions are families of their own. Finite.
+        choices: Column to what it was chosen from; its numbers in `differences` are replaced by those of the chosen rival.
 
     Raises:
-        ValueError: If `differences` has no seed, no contrast or a number that is not finite.
+        ValueError: If `differences` or a choice has no seed, no contrast or a number that is not finite.
     """
-    values = np.asarray(differences, dtype=np.float64)
-    if values.ndim < 2 or 0 in values.shape or not np.isfinite(values).all():
-        raise ValueError(f"`differences` must be finite and [..., seeds, contrasts]; found shape {list(values.shape)}.")
+    values = np.array(differences, dtype=np.float64)
+    choices = choices or {}
+    for column, choice in choices.items():
+        _check(choice.differences, "differences of a choice")
+        _check(choice.scores, "scores of a choice")
+        values[..., column] = np.take_along_axis(choice.differences, best_rival(choice)[..., None, None], axis=-1)[..., 0]
+    _check(values, "differences")
     num_seeds = values.shape[-2]
-    # t^2 = (S - 1) r / (1 - r) rises with r = (sum d)^2 / (S sum d^2), which is finite and whose denominator no flip moves.
-    squares = np.where((total := num_seeds * (values**2).sum(axis=-2)) > 0, total, 1.0)
-    flipped = np.matmul(sign_flips(num_seeds), values) ** 2 / squares[..., None, :]
+    signs = sign_flips(num_seeds)
+    flipped = _ratios(signs, values)
+    if choices:
+        flipped = np.concatenate([flipped, flipped], axis=-2)
+        for column, choice in choices.items():
+            flipped[..., column] = _chosen_ratios(signs, choice)
     observed = flipped[..., 0, :]
     alone = (flipped >= observed[..., None, :] - _TIE).mean(axis=-2)
     order = np.argsort(-observed, axis=-1, kind="stable")
@@ -138,6 +174,32 @@ def max_t(differences: Array) -> MaxT:
     size = np.sqrt((num_seeds - 1) * observed / np.where(rest_of_one > _TIE, rest_of_one, 1.0))
     t = np.copysign(np.where(rest_of_one > _TIE, size, np.inf), means)
     return MaxT(t, alone, adjusted)
+
+
+def _check(values: Array, name: str) -> None:
+    if values.ndim < 2 or 0 in values.shape or not np.isfinite(values).all():
+        raise ValueError(f"`{name}` must be finite and [..., seeds, contrasts]; found shape {list(values.shape)}.")
+
+
+def _ratios(signs: Array, values: Array) -> Array:
+    """(sum d)^2 / (S sum d^2) of each flip [..., F, C]: t^2 = (S - 1) r / (1 - r) rises with it; it is finite."""
+    squares = np.where((total := values.shape[-2] * (values**2).sum(axis=-2)) > 0, total, 1.0)
+    ratios: Array = np.matmul(signs, values) ** 2 / squares[..., None, :]
+    return ratios
+
+
+def _chosen_ratios(signs: Array, choice: Choice) -> Array:
+    """`_ratios` of the rival that each flip chooses [..., 2 F]: the flips `signs`, then their opposites."""
+    sums, sizes = np.matmul(signs, choice.scores), np.abs(choice.scores).sum(axis=-2)[..., None, :]
+    best = np.concatenate([_first_highest(sums, sizes), _first_highest(-sums, sizes)], axis=-1)
+    # A rival's statistic is the same for a flip and its opposite.
+    ratios = _ratios(signs, choice.differences)
+    return np.take_along_axis(np.concatenate([ratios, ratios], axis=-2), best[..., None], axis=-1)[..., 0]
+
+
+def _first_highest(sums: Array, sizes: Array) -> npt.NDArray[np.intp]:
+    """First of the highest `sums` [..., R], equal where they differ by no more than rounding of terms that add up to `sizes`."""
+    return np.argmax(sums >= sums.max(axis=-1, keepdims=True) - _TIE * sizes.max(axis=-1, keepdims=True), axis=-1)
 
 
 def equivalence_p(values: Sequence[float] | Array, margin: float) -> float:

@@ -84,7 +84,7 @@ class SummaryRow:
         gain: Mean normalised gain of the primary metrics.
         difference: Paired difference of that to the reference arm.
         delta_m_metrics: Delta_m, mean over metrics. delta_m_tasks: mean over tasks of the mean over their metrics.
-        rank: Mean over tasks and seeds; 1 is best.
+        rank: Mean over tasks and seeds, among the settings; 1 is best. NaN of what stands beside them.
         wins, ties, losses: Cases (task and seed) more than the plan's margin above, within it, below the reference.
         worst_task: The task with the lowest mean gain difference. worst: that difference.
         hurt: Tasks whose interval of relative change lies below 0: negative transfer.
@@ -262,6 +262,7 @@ class Comparison:
         budgets: All that there are runs of.
         arms, seeds, blocks, tasks: In the order of the tables.
         references: Arm to the arm that its differences are taken from.
+        beside: Arm to `baseline` or `upper_bound`, of those that are no setting and take no part in ranks and verdicts.
         flags: What a reader must know before believing a number.
         validation: Rival to its mean validation score, by which the best other was chosen.
     """
@@ -276,6 +277,7 @@ class Comparison:
     blocks: tuple[str, ...]
     tasks: tuple[str, ...]
     references: Mapping[str, str]
+    beside: Mapping[str, str]
     runs: tuple[RunRef, ...]
     missing: tuple[MissingRow, ...]
     flags: tuple[str, ...]

@@ -18,10 +18,11 @@ from typing import Annotated, Any, Literal, Optional, Union
 from annotated_types import Ge, Gt, Le, Lt
 
 from m3tl_cli.config.paths import PACKAGE
+from m3tl_cli.core.widths import Width
 
 ROOT = PACKAGE.name
 SIMPLE = {
-    **{kind.__name__: kind for kind in (bool, int, float, str, list, tuple, dict, Ge, Gt, Le, Lt)},
+    **{kind.__name__: kind for kind in (bool, int, float, str, list, tuple, dict, Ge, Gt, Le, Lt, Width)},
     "Any": Any,
     "Annotated": Annotated,
     "Literal": Literal,
@@ -293,8 +294,8 @@ def _type(node: ast.expr | None, source: _Source) -> Any:
 
 
 def _has_calls(node: ast.expr) -> bool:
-    """Whether evaluating it would call anything but a range; a config check must run nobody's code."""
-    allowed = {"Ge", "Gt", "Le", "Lt"}
+    """Whether evaluating it would call anything but a range or a mark; a config check must run nobody's code."""
+    allowed = {"Ge", "Gt", "Le", "Lt", "Width"}
     return any(isinstance(n, ast.Call) and not (isinstance(n.func, ast.Name) and n.func.id in allowed) for n in ast.walk(node))
 
 

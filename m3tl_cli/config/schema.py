@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge
 
@@ -65,18 +65,30 @@ class Train:
 
     Args:
         seed: Of initialisation, data order and everything random that is not the data.
+        arm_seed: Above 0: another initialisation and data order, with the splits and episodes of the same seed.
         name: Runs go to `outputs/<name>/`.
         tasks: Tasks to train, in order; None is all that the data labels at the source.
         new_tasks: Tasks that are added at the target; None is all that the data labels there alone.
+        members: Networks a task, whose predictions are averaged; each narrower, so that all are no larger than one would be.
+        with_target: Train on the target's training labels, too, those of new tasks among them; nothing is adapted then.
         start: Folder of a finished run whose network is taken instead of training one.
+        compared_as: What a comparison makes of the run: one of its settings, a baseline beside them, or an upper bound.
+        baselines: Options of the group `baseline` that `m3tl ablate` runs beside its settings.
+        estimator: Fitted to the rows of tables instead of a network; None: a network is trained.
         probe: Builds the heads of baselines, and of the search for a source task.
     """
 
     seed: Annotated[int, Ge(0)]
+    arm_seed: Annotated[int, Ge(0)]
     name: Annotated[str, FolderName()]
     tasks: list[str] | None
     new_tasks: list[str] | None
+    members: Annotated[int, Ge(1)]
+    with_target: bool
     start: str | None
+    compared_as: Literal["setting", "baseline", "upper_bound"]
+    baselines: list[str]
+    estimator: Annotated[Node, Runtime(("seed",))] | None
     data: Node
     task: dict[str, Node]
     encoder: dict[str, Node]

@@ -21,6 +21,7 @@ from m3tl_cli.config.spelling import did_you_mean, nearest, nearest_key
 MISSING = "???"
 HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_args_"})
 FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
+SORTS: Mapping[Any, str] = {int: "number", float: "number", list: "list", tuple: "list", dict: "dict", Node: "dict"}
 RELATIONS = {Ge: ("ge", ">=", float.__ge__), Gt: ("gt", ">", float.__gt__), Le: ("le", "<=", float.__le__), Lt: ("lt", "<", float.__lt__)}
 
 
@@ -32,7 +33,7 @@ def validate(config: Mapping[str, Any], root: type = Train) -> list[Problem]:
         root: Dataclass of the top level.
     """
     problems = list(_dataclass(config, root, "", config))
-    return problems + list(_tasks(config))
+    return problems + list(_tasks(config)) + list(_members(config))
 
 
 def keys(config: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -67,6 +68,15 @@ def _tasks(config: Mapping[str, Any]) -> Iterator[Problem]:
                 yield Problem(key, shown(name), choices, did_you_mean(nearest(name, known)))
             elif name in names[:place]:
                 yield Problem(key, f"{shown(name)} twice", "every task once")
+
+
+def _members(config: Mapping[str, Any]) -> Iterator[Problem]:
+    switches, number = config.get("paradigm"), config.get("members")
+    if isinstance(switches, Mapping) and isinstance(number, int) and number > 1:
+        shares = [name for name in ("joint", "bilevel") if switches.get(name) is True]
+        if shares:
+            expected = f"1 where {' and '.join(f'paradigm.{name}' for name in shares)} is on: members are networks of one task"
+            yield Problem("members", str(number), expected, "paradigm=stl, or members=1")
 
 
 def _dataclass(value: Any, kind: type, place: str, config: Mapping[str, Any]) -> Iterator[Problem]:
@@ -147,7 +157,7 @@ def _union(value: Any, kind: Any, place: str, config: Mapping[str, Any]) -> Iter
         sort = {bool: "bool", int: "number", float: "number", list: "list", dict: "dict"}.get(type(value), "")
         for member, outcome in zip(members, outcomes, strict=True):
             base = _unwrap(member)[0]
-            if sort and {int: "number", float: "number", list: "list", tuple: "list", dict: "dict"}.get(get_origin(base) or base) == sort:
+            if sort and SORTS.get(get_origin(base) or base) == sort:
                 yield from outcome
                 return
         choices = [choice for member in members for choice in get_args(_unwrap(member)[0]) if isinstance(choice, str)]

@@ -74,6 +74,7 @@ class Task:
         std: Its standard deviation, the same way; never 0.
         role: An auxiliary task is trained and not reported as a result.
         at: The stages in which it has labels.
+        member_of: The task whose labels it learns from, and with whose predictions its own are averaged; empty for a task itself.
     """
 
     name: TaskName
@@ -87,6 +88,12 @@ class Task:
     std: tuple[float, ...] = ()
     role: Literal["main", "auxiliary"] = "main"
     at: tuple[str, ...] = ("source", "target")
+    member_of: TaskName = ""
+
+    @property
+    def original(self) -> TaskName:
+        """Name of the task whose labels it learns from: its own, but for members of another."""
+        return self.member_of or self.name
 
     def to_json(self) -> dict[str, Any]:
         """Plain types only; `from_json` gives an equal task back."""
@@ -94,7 +101,7 @@ class Task:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Task:
-        """Inverse of `to_json`."""
+        """Inverse of `to_json`; a field that is not there, as it did not exist yet, has its default."""
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         return Task(**fields)
 

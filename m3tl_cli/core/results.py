@@ -73,6 +73,7 @@ class Cost:
         seconds: Of training, evaluation included. seconds_prepare: of making the data, 0 where it was cached.
         peak_memory: Bytes: the process's largest resident size during the run on a CPU, the allocator's peak on a GPU.
         labels: Labelled samples that training saw, each counted once, pretraining included; 0 where nobody counted.
+        flops: Floating-point operations of all stages, see `StageCost`; 0 where nobody counted them, or not in every stage that trained.
     """
 
     parameters: int
@@ -86,6 +87,7 @@ class Cost:
     seconds_prepare: float
     peak_memory: int
     labels: int = 0
+    flops: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,10 @@ class StageCost:
             one of the networks, inner steps included.
         seconds: Of the stage.
         cached: It was read from an earlier run; the numbers are what it cost then.
+        flops: Floating-point operations of training: matrix products, convolutions and attention in every pass, forward, backward and in
+            second order, on support and on query, of all networks, and of heads that are built. A multiplication and an addition are two.
+            Left out are element-wise work (activations, norms, losses, optimiser steps), the solution of linear systems, what a balancer
+            does with gradients, and every scoring, also at a target. 0 where nobody counted, NaN where only a part was counted.
     """
 
     stage: str
@@ -107,6 +113,12 @@ class StageCost:
     backward: int
     seconds: float
     cached: bool = False
+    flops: float = 0.0
+
+    @property
+    def uncounted(self) -> bool:
+        """Whether it trained, and its operations are not known: files from before they were counted."""
+        return self.backward > 0 and not self.flops > 0
 
 
 @dataclass(frozen=True)
@@ -233,6 +245,12 @@ class Results:
             stages=tuple(StageCost(**stage) for stage in raw.get("stages", ())),
             sources=raw.get("sources", {}),
         )
+
+
+def total_flops(stages: Iterable[StageCost]) -> float:
+    """Floating-point operations of some stages; 0 where one of them trained and was not counted."""
+    known = tuple(stages)
+    return 0.0 if any(stage.uncounted for stage in known) else math.fsum(stage.flops for stage in known)
 
 
 def block_key(block: str, number: int) -> str:

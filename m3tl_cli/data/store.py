@@ -256,6 +256,23 @@ class StorePool:
             domain=self.domain[index],
         )
 
+    def with_rows_of(self, other: StorePool) -> StorePool:
+        """This pool's rows, then those of another pool of the same store and tasks.
+
+        Raises:
+            ValueError: If it is of another store, or other tasks.
+        """
+        if other.store.folder != self.store.folder or other.labelled.keys() != self.labelled.keys():
+            raise ValueError(f"`other` must be a pool of {self.store.folder} with the same tasks; found one of {other.store.folder}")
+        return StorePool(
+            store=self.store,
+            rows=torch.cat([self.rows, other.rows]),
+            modalities=self.modalities,
+            domain=torch.cat([self.domain, other.domain]),
+            labelled={t: torch.cat([known, other.labelled[t]]) for t, known in self.labelled.items()},
+            present={m: torch.cat([there, other.present[m]]) for m, there in self.present.items()},
+        )
+
     def _target(self, task: TaskName, rows: Tensor) -> Tensor:
         target = self.store.read(f"target.{task}", rows)
         return target if target.is_floating_point() else target.long()

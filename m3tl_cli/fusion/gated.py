@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from m3tl_cli.core.contracts import Modality, Signature
+from m3tl_cli.core.widths import Width
 from m3tl_cli.fusion.align import Alignment
 from m3tl_cli.fusion.base import Fusion
 
@@ -39,7 +40,7 @@ class Gated(Fusion):
     def __init__(
         self,
         *,
-        width: Annotated[int, Ge(2)],
+        width: Annotated[int, Ge(2), Width()],
         groups: Annotated[int, Ge(1)],
         spread: Annotated[float, Gt(0)],
         inputs: Mapping[Modality, Signature],

@@ -6,7 +6,7 @@ Every paradigm passes through here. A mini-batch is an episode without support; 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -21,6 +21,7 @@ from m3tl_cli.core.errors import ConfigError
 from m3tl_cli.core.events import Emit, Said, silent
 from m3tl_cli.head_init.base import HeadInit
 from m3tl_cli.inner.base import InnerLoop, InnerSGD, OnStep, Reached
+from m3tl_cli.paradigm.flops import FlopTable, Passes, Steps, shape
 from m3tl_cli.paradigm.heads import start_heads
 from m3tl_cli.paradigm.vectorised import Labelled, differentiate, has_vectors_only, why_not_stacked
 from m3tl_cli.task.base import TaskKind
@@ -28,17 +29,6 @@ from m3tl_cli.task.base import TaskKind
 SMALL = 50_000
 """Parameters up to which `engine=auto` computes episodes at once. CPU time of the loop over that of vmap, of an MLP with two hidden
 layers and 16 episodes (4): 5.6 (1.7) at 2,000 parameters, 1.5 (1.1) at 41,000, 1.0 (.7) at 162,000, .8 at 493,000."""
-
-
-@dataclass
-class Passes:
-    """Passes through a network since the start: one per batch and connected component of tasks.
-
-    A gradient in second order walks back through the inner steps as well, which counts as one backward pass each.
-    """
-
-    forward: int = 0
-    backward: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,12 +39,14 @@ class _Descent:
         phi: Leaves. start: the same with the heads that the episode builds.
         reached: Points whose query loss counts.
         walks: Backward passes that led there, which a gradient in second order takes once more.
+        key: What the operations of a walk back to phi depend on beside the query; None: on more than shapes.
     """
 
     phi: Params
     start: Params
     reached: list[Reached]
     walks: int
+    key: Hashable | None
 
     @property
     def moved(self) -> bool:
@@ -88,6 +80,7 @@ class Engine:
         donors: Tasks whose heads a fresh one may start from.
         autocast: Makes a context in which losses are computed.
         emit: Told once why episodes are computed one by one.
+        flops: Operations that other engines of the same network counted; None: a table of its own.
 
     Raises:
         ConfigError: If the inner loop has no gradient per task and the balancer needs one, or a BatchNorm keeps no statistics.
@@ -105,6 +98,7 @@ class Engine:
         donors: Sequence[TaskName] = (),
         autocast: Callable[[], torch.autocast] | None = None,
         emit: Emit = silent,
+        flops: FlopTable | None = None,
     ) -> None:
         if inner is not None and inner.num_inner_steps and not inner.row_per_task and balancer.needs != "nothing":
             raise ConfigError(
@@ -116,7 +110,7 @@ class Engine:
         self.model, self.kinds, self.balancer = model, kinds, balancer
         self.inner, self.head_init, self.donors, self.emit = inner, head_init, tuple(donors), emit
         self.autocast = autocast or (lambda: torch.autocast("cpu", enabled=False))
-        self.passes = Passes()
+        self.passes, self._flops = Passes(), flops or FlopTable()
         self.weights: dict[TaskName, Tensor] = {}  # what each task counted for in the last update, for the log
         self._own: dict[Name, Tensor] | None = None
         self._phi: dict[Name, Tensor] = {}
@@ -223,9 +217,11 @@ class Engine:
             return {}
         self.passes.forward += len(self._networks(tasks))
         own = self.model.params() if params is self._phi else params  # the model is faster with its own
-        with self.autocast():
-            outputs = self.model.outputs(own, part.batch, tasks)
-        return {t: self.kinds[t].loss(outputs[t], part.batch.targets[t], part.batch.labelled[t]) for t in tasks}
+        key = ("forward", shape(part.batch), tasks, torch.is_grad_enabled(), len(self._phi))
+        with self._flops.block(key, self.passes):
+            with self.autocast():
+                outputs = self.model.outputs(own, part.batch, tasks)
+            return {t: self.kinds[t].loss(outputs[t], part.batch.targets[t], part.batch.labelled[t]) for t in tasks}
 
     def adapted(self, params: Params, parts: Sequence[Part], *, steps: int, on_step: OnStep | None = None) -> dict[Name, Tensor]:
         """Take inner steps on support without a graph, as at a target.
@@ -245,13 +241,13 @@ class Engine:
         if self.inner is None:
             raise ConfigError("`inner` must be an inner loop to adapt with; found none.", hint="inner=maml", place="inner")
         with self._kept_statistics(True):
-            reached = self._descend(params, parts, steps=steps, differentiable=False, on_step=on_step)
+            reached = self._descend(params, _labelled(parts), steps=steps, differentiable=False, on_step=on_step)
         return dict(reached[-1].params)
 
     def adapted_to(self, episode: Episode) -> dict[Name, Tensor]:
         """Parameters after the inner loop's own number of steps on an episode's support, without a graph; fresh heads are built first."""
         with torch.no_grad():
-            start = self._start_heads(self.params(), episode) if episode.fresh else self.params()
+            start, _ = self._start_heads(self.params(), episode)
         steps = self.inner.num_inner_steps if self.inner is not None else 0
         return self.adapted(start, episode.support, steps=steps) if steps else dict(start)
 
@@ -271,9 +267,11 @@ class Engine:
                     total: dict[Name, Tensor] = {}
                     for episode in episodes:
                         descent = self._reach(episode)
-                        losses = [loss for part in episode.query for loss in self._query(descent, part).values()]
+                        found = [(part, self._query(descent, part)) for part in episode.query]
+                        losses = [loss for _, per_task in found for loss in per_task.values()]
                         if losses:
-                            outer = self._outer(descent, torch.stack(losses).sum(), self._episode_wrt(episode))
+                            asked = _shapes([(part, tuple(per_task)) for part, per_task in found])
+                            outer = self._outer(descent, torch.stack(losses).sum(), self._episode_wrt(episode), asked)
                             self._add(total, outer, episode.weight)
                             self.passes.backward += len(episode.query) * len(descent.reached)
                     flat.append(torch.cat([total.get(n, torch.zeros_like(p)).reshape(-1) for n, p in self.params().items()]))
@@ -290,13 +288,14 @@ class Engine:
             if self.inner is not None and descent.reached[-1].step and not self.inner.needs_query:
                 # Phi holds no start of a head that the episode built.
                 kept = frozenset(n for n in self.trainable if descent.start.get(n) is descent.phi.get(n))
-                self._add(signal.common, self._outer(descent, None, kept), episode.weight)
+                self._add(signal.common, self._outer(descent, None, kept, ()), episode.weight)
                 for part in episode.support:
                     with torch.no_grad():
                         for task, loss in self.losses(descent.reached[-1].params, part).items():
                             seen.setdefault(task, []).append(loss)
                 continue
             summed: list[Tensor] = []
+            asked: list[Labelled] = []
             for p, part in enumerate(episode.query):
                 losses = self._query(descent, part)
                 tasks = tuple(losses)
@@ -309,17 +308,21 @@ class Engine:
                     objective = (self._weigh(losses_T.detach(), tasks).to(losses_T) * losses_T).sum()
                     if descent.moved:
                         summed.append(objective)
+                        asked.append((part, tasks))
                     else:
-                        self._add(signal.common, self._outer(descent, objective, self._wrt(tasks)), episode.weight)
+                        outer = self._outer(descent, objective, self._wrt(tasks), _shapes([(part, tasks)]))
+                        self._add(signal.common, outer, episode.weight)
                     self.passes.backward += len(self._networks(tasks)) * len(descent.reached)
                     continue
                 for i, task in enumerate(tasks):
                     wrt = self._episode_wrt(episode) if self.coupled or episode.fresh else self._wrt((task,))
                     keep = i + 1 < len(tasks) or (descent.moved and p + 1 < len(episode.query))
-                    self._add(signal.rows.setdefault(task, {}), self._outer(descent, losses[task], wrt, keep=keep), episode.weight)
+                    row = self._outer(descent, losses[task], wrt, _shapes([(part, (task,))]), keep=keep)
+                    self._add(signal.rows.setdefault(task, {}), row, episode.weight)
                     self.passes.backward += len(descent.reached)
             if summed:
-                self._add(signal.common, self._outer(descent, torch.stack(summed).sum(), self._episode_wrt(episode)), episode.weight)
+                outer = self._outer(descent, torch.stack(summed).sum(), self._episode_wrt(episode), _shapes(asked))
+                self._add(signal.common, outer, episode.weight)
         signal.losses = {task: torch.stack(found).mean() for task, found in seen.items()}
         return signal
 
@@ -369,19 +372,21 @@ class Engine:
         else:
             cotangents_TQ = like.new_tensor([[float(t == task) for _, t in pairs] for task in tasks])
             cotangents_ERQ = cotangents_TQ.expand(len(episodes), -1, -1)
-        before = replace(self.passes)
+        before, names = replace(self.passes), self._adapting(present)
+        work = ("at once", _shapes(support[0]), _shapes(query[0]), cotangents_ERQ.shape, names, wanted, inner.second_order, len(phi))
         try:
-            found = differentiate(
-                inner,
-                phi,
-                support=support,
-                query=query,
-                names=self._adapting(present),
-                wrt=wrt,
-                cotangents_ERQ=cotangents_ERQ,
-                support_losses=self._support_losses,
-                query_losses=self.losses,
-            )
+            with self._flops.block(work, self.passes):
+                found = differentiate(
+                    inner,
+                    phi,
+                    support=support,
+                    query=query,
+                    names=names,
+                    wrt=wrt,
+                    cotangents_ERQ=cotangents_ERQ,
+                    support_losses=self._support_losses,
+                    query_losses=self.losses,
+                )
         except RuntimeError as error:  # an operation that has no batching rule, or that looks at a number
             self.passes.forward, self.passes.backward = before.forward, before.backward
             self._not_vectorised = str(error).strip().splitlines()[0]
@@ -419,14 +424,21 @@ class Engine:
     def _reach(self, episode: Episode) -> _Descent:
         """Adapt to the episode's support; phi itself without support or steps."""
         phi = self.params()
-        start = self._start_heads(phi, episode) if episode.fresh else phi
+        start, heads = self._start_heads(phi, episode)
         if self.inner is None or not episode.support:
-            return _Descent(phi, start, [Reached(0, 1.0, start)], 0)
-        before = self.passes.backward
-        reached = self._descend(start, episode.support, steps=self.inner.num_inner_steps, differentiable=True)
-        return _Descent(phi, start, reached, self.passes.backward - before)
+            return _Descent(phi, start, [Reached(0, 1.0, start)], 0, heads)
+        before, labelled = self.passes.backward, _labelled(episode.support)
+        reached = self._descend(start, labelled, steps=self.inner.num_inner_steps, differentiable=True)
+        steps = tuple(point.step for point in reached)
+        # A descent that was taken back has moved nothing.
+        moved = frozenset(n for n, tensor in reached[-1].params.items() if tensor is not start[n])
+        key = None if heads is None else (heads, _shapes(labelled), steps, moved, self.inner.second_order)
+        return _Descent(phi, start, reached, self.passes.backward - before, key)
 
-    def _start_heads(self, phi: Params, episode: Episode) -> Params:
+    def _start_heads(self, phi: Params, episode: Episode) -> tuple[Params, Hashable | None]:
+        """Phi with the heads that the episode builds, and what their operations depend on; None: on more than shapes."""
+        if not episode.fresh:
+            return phi, ()
         if self.head_init is None:
             raise ConfigError(
                 f"`head_init` must be set where episodes build heads, here of {', '.join(sorted(episode.fresh))}; found none.",
@@ -435,13 +447,20 @@ class Engine:
             )
         donors = tuple(t for t in self.donors if t not in episode.fresh)
         self.passes.forward += sum(task in episode.fresh for part in episode.support for task in part.tasks)
-        with self.autocast():
-            return start_heads(self.model, phi, self.kinds, self.head_init, episode.support, episode.fresh, donors)
+        shapes = _shapes([(part, part.tasks) for part in episode.support])
+        key = ("heads", shapes, episode.fresh, torch.is_grad_enabled(), len(phi)) if self._all_known(episode) else None
+        with self._flops.block(key, self.passes), self.autocast():
+            return start_heads(self.model, phi, self.kinds, self.head_init, episode.support, episode.fresh, donors), key
+
+    def _all_known(self, episode: Episode) -> bool:
+        """Whether the support knows every label of the heads that it builds: else the size of a closed form depends on which."""
+        asked = [(task, part.batch) for part in episode.support for task in part.tasks if task in episode.fresh]
+        found = [self.kinds[task].ideal_output(batch.targets[task], batch.labelled[task])[1].all() for task, batch in asked]
+        return not found or bool(torch.stack(found).all())
 
     def _descend(
-        self, start: Params, parts: Sequence[Part], *, steps: int, differentiable: bool, on_step: OnStep | None = None
+        self, start: Params, labelled: Sequence[Labelled], *, steps: int, differentiable: bool, on_step: OnStep | None = None
     ) -> list[Reached]:
-        labelled = _labelled(parts)
         groups = self._networks(tuple(dict.fromkeys(t for _, tasks in labelled for t in tasks)))
         if len(groups) <= 1:
             return self._descend_together(start, labelled, groups[0] if groups else (), steps, differentiable, on_step)
@@ -479,13 +498,24 @@ class Engine:
     ) -> list[Reached]:
         assert self.inner is not None
         twice = differentiable and self.inner.second_order
+        names, counted = self._adapting(tasks), Steps(self.inner)
 
         def objective(params: Params) -> Mapping[TaskName, Tensor]:
+            counted.evaluated(torch.is_grad_enabled())
             kernel: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
             with kernel:
                 return self._support_losses(params, labelled)
 
-        return self.inner.adapt(objective, start, self._adapting(tasks), steps=steps, differentiable=differentiable, on_step=on_step)
+        def show(k: int, params: Params) -> None:
+            assert on_step is not None
+            with self._flops.aside():
+                on_step(k, params)
+
+        shown = None if on_step is None else show
+        with self._flops.repeated(("inner step", _shapes(labelled), names, twice, len(self._phi)), self.passes) as step:
+            reached = self.inner.adapt(objective, start, names, steps=steps, differentiable=differentiable, on_step=shown)
+            step.times = counted.taken
+        return reached
 
     def _support_losses(self, params: Params, labelled: Sequence[Labelled]) -> dict[TaskName, Tensor]:
         """Loss of each task, averaged over the parts that hold it."""
@@ -513,17 +543,22 @@ class Engine:
         self.weights.update(zip(tasks, weights_T, strict=True))
         return weights_T
 
-    def _outer(self, descent: _Descent, loss: Tensor | None, wrt: Iterable[Name], *, keep: bool = False) -> Mapping[Name, Tensor]:
+    def _outer(
+        self, descent: _Descent, loss: Tensor | None, wrt: Iterable[Name], asked: Hashable, *, keep: bool = False
+    ) -> Mapping[Name, Tensor]:
+        """Gradient of a loss on the query for phi; `asked` says of which tasks, and of batches of which shape."""
         wanted, phi = frozenset(wrt), descent.phi
         names = [n for n in phi if n in wanted]
-        if self.inner is not None and descent.reached[-1].step:
-            self.passes.backward += descent.walks if self.inner.second_order else 0
-            return self.inner.outer(phi, descent.reached, loss, names, keep=keep)
-        if loss is None or not loss.requires_grad:
-            return {}
-        names = [n for n in names if phi[n].requires_grad]
-        found = torch.autograd.grad(loss, [phi[n] for n in names], retain_graph=keep, allow_unused=True)
-        return {n: g for n, g in zip(names, found, strict=True) if g is not None}
+        key = None if descent.key is None else ("outer", descent.key, asked, wanted, len(phi))
+        with self._flops.block(key, self.passes):
+            if self.inner is not None and descent.reached[-1].step:
+                self.passes.backward += descent.walks if self.inner.second_order else 0
+                return self.inner.outer(phi, descent.reached, loss, names, keep=keep)
+            if loss is None or not loss.requires_grad:
+                return {}
+            names = [n for n in names if phi[n].requires_grad]
+            found = torch.autograd.grad(loss, [phi[n] for n in names], retain_graph=keep, allow_unused=True)
+            return {n: g for n, g in zip(names, found, strict=True) if g is not None}
 
     def _wrt(self, tasks: tuple[TaskName, ...]) -> frozenset[Name]:
         if tasks not in self._wanted:
@@ -605,3 +640,7 @@ def labelled_tasks(part: Part) -> tuple[TaskName, ...]:
 def _labelled(parts: Sequence[Part]) -> list[Labelled]:
     found = [(part, labelled_tasks(part)) for part in parts]
     return [(part, tasks) for part, tasks in found if tasks]
+
+
+def _shapes(labelled: Sequence[Labelled]) -> Hashable:
+    return tuple((shape(part.batch), tasks) for part, tasks in labelled)

@@ -122,7 +122,11 @@ def _state(found: Comparison) -> str:
 
 def _about(found: Comparison) -> str:
     runs = f"{count(len(found.runs))} run{'' if len(found.runs) == 1 else 's'}"
-    arms = f"{len(found.arms)} setting{'' if len(found.arms) == 1 else 's'}"
+    own = len(found.arms) - len(found.beside)
+    arms = f"{own} setting{'' if own == 1 else 's'}"
+    for kind, word in (("baseline", "beside them"), ("upper_bound", "upper bound, which saw all target labels:")):
+        those = [arm for arm in found.arms if found.beside.get(arm) == kind]
+        arms += f" ({word} {', '.join(those)})" if those else ""
     return (
         f"{runs} of {arms}, {seeds(len(found.seeds))}, decided under {found.budget}. The outcome: mean normalised gain over the main tasks "
         f"on {block_title(found.plan.key)}; margin {found.plan.margin:g}, family-wise error {found.plan.alpha:g}. "

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
 from m3tl_cli.comparison.cells import SETTINGS
 from m3tl_cli.comparison.plan import corner_arms
-from m3tl_cli.core.results import BLOCKS, block_parts, block_title
+from m3tl_cli.core.results import BLOCKS, block_parts, block_title, mean
 from m3tl_cli.report.estimates import MINUS, NOTHING, difference_cell, fixed, half, linked, seeds, signed, soft, sure, told
 from m3tl_cli.report.forest import Bar, forest
 from m3tl_cli.report.formats import SPACE, percent
+from m3tl_cli.report.many import rising
 from m3tl_cli.report.markup import framed, name, sentence
+from m3tl_cli.report.spread import Spread, spread
 
 if TYPE_CHECKING:
     from m3tl_cli.comparison.statistics import Estimate
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 # Share of the colour in the strongest cell of a heat map: the ink on it stays legible.
 STRONGEST = 55
+
+LOSERS = 6  # of many tasks, those of the matrix that is not folded
 
 TIMES, LESS = " \u00d7 ", " \u2212 "
 
@@ -39,13 +43,20 @@ def contrasts(found: Comparison, traces: Traces) -> str:
         title = "Exploratory: without a plan from before the runs"
     asked = [_asked(v, found, traces) for v in found.contrasts]
     rows = {row.arm: row for row in found.summary if row.budget == found.budget and row.block == key}
-    descriptive = [
-        Bar(f"{arm} \u2212 {found.references[arm]}", rows[arm].difference, link=traces.to(key, arm))
-        for arm in found.arms
-        if arm in rows and found.references.get(arm, arm) != arm
-    ]
+
+    def against(arms: Iterable[str]) -> list[Bar]:
+        return [
+            Bar(f"{arm} \u2212 {found.references[arm]}", rows[arm].difference, link=traces.to(key, arm))
+            for arm in arms
+            if arm in rows and found.references.get(arm, arm) != arm
+        ]
+
     plotted = forest(
-        [(title, asked), ("Descriptive: each setting against its reference, without a claim", descriptive)],
+        [
+            (title, asked),
+            ("Descriptive: each setting against its reference, without a claim", against(a for a in found.arms if a not in found.beside)),
+            ("Beside the settings: baselines and upper bounds", against(a for a in found.arms if a in found.beside)),
+        ],
         found.plan.margin,
         f"Paired differences of the mean normalised gain on {block_title(key)}",
     )
@@ -93,13 +104,16 @@ def cube(found: Comparison, traces: Traces) -> str:
             columns,
             means,
             lambda arm, block: traces.to(block, arm),
+            frozenset(found.beside),
         ),
         _factorial(found, traces, means),
     ]
-    if len(of_tasks) > 1:
+    if traces.is_many(key):
+        parts.insert(1, _spread(found, traces, tasks))
+    elif len(of_tasks) > 1:
         head = ["".join(f"<th scope='col'>{name(t)}</th>" for t in of_tasks)]
-        caption = f"Normalised gain per task on {block_title(key)}. {how}"
-        parts.insert(1, _heat(caption, head, found.arms, of_tasks, tasks, lambda arm, task: traces.to(key, arm, task)))
+        caption, beside = f"Normalised gain per task on {block_title(key)}. {how}", frozenset(found.beside)
+        parts.insert(1, _heat(caption, head, found.arms, of_tasks, tasks, lambda arm, task: traces.to(key, arm, task), beside))
     return "".join(parts)
 
 
@@ -119,7 +133,7 @@ def negative_transfer(found: Comparison, traces: Traces) -> str:
         "only by chance is shrunk beside the gain in the tables of each block (James-Stein).</p>"
     ]
     for block in sorted(rows, key=lambda b: (b != found.plan.key, found.blocks.index(b))):
-        table = _matrix(block, rows[block], arms, found, traces)
+        table = _worst(block, rows[block], arms, found, traces)
         hurt = len({(r.arm, r.task) for r in rows[block] if r.relative.high < 0})
         told_of = f"{sentence(block_title(block))}: {hurt} of {len(rows[block])} surely worse"
         opened = " open" if block == found.plan.key or len(rows) == 1 else ""
@@ -198,14 +212,22 @@ def _heat(
     columns: Sequence[str],
     cells: Mapping[tuple[str, str], tuple[Estimate, Estimate]],
     link: Callable[[str, str], str],
+    beside: frozenset[str],
+    rows: str = "setting",
 ) -> str:
     shown = [arm for arm in arms if any((arm, c) in cells for c in columns)]
     if not shown:
         return ""
     largest = max((abs(d.mean) for _, d in cells.values() if math.isfinite(d.mean)), default=0.0)
+    # Settings are held against one another, be they rows or columns; what stands beside them cannot be the best.
+    lines = [[(a, c) for a in shown] for c in columns] if rows == "setting" else [[(a, c) for c in columns] for a in shown]
+    lines = [[place for place in line if not beside.intersection(place)] for line in lines]
     best = {
-        c: max((cells[a, c][0].mean for a in shown if (a, c) in cells and math.isfinite(cells[a, c][0].mean)), default=math.nan)
-        for c in columns
+        place
+        for line in lines
+        if (known := {p: cells[p][0].mean for p in line if p in cells and math.isfinite(cells[p][0].mean)})
+        for place, level in known.items()
+        if level == max(known.values())
     }
     body = []
     for arm in shown:
@@ -216,7 +238,7 @@ def _heat(
                 continue
             level, difference = cells[arm, c]
             word = linked(fixed(level.mean), link(arm, c))
-            text = f"<b>{word}</b>" if level.mean == best[c] else word
+            text = f"<b>{word}</b>" if (arm, c) in best else word
             tip = (
                 f"{fixed(level.mean)}{half(level)}, {seeds(level.seeds)}; difference {told(difference)}"
                 if difference.seeds
@@ -224,9 +246,9 @@ def _heat(
             )
             row.append(f"<td{_tint(difference.mean, largest, sure(difference))} title='{escape(tip)}'>{text}</td>")
         body.append(f"<tr><th scope='row'>{name(arm)}</th>{''.join(row)}</tr>")
-    first = "<th scope='col'>setting</th>"
-    rows = "".join(f"<tr>{first if i == len(heads) - 1 else '<td></td>'}{head}</tr>" for i, head in enumerate(heads))
-    return framed(f"{caption}. Full colour at \u00b1{fixed(largest)}", rows, "".join(body), "full heat")
+    first = f"<th scope='col'>{rows}</th>"
+    above = "".join(f"<tr>{first if i == len(heads) - 1 else '<td></td>'}{head}</tr>" for i, head in enumerate(heads))
+    return framed(f"{caption}. Full colour at \u00b1{fixed(largest)}", above, "".join(body), "full heat")
 
 
 def _tint(value: float, largest: float, marked: str) -> str:
@@ -320,6 +342,24 @@ def _effects(found: Comparison, traces: Traces) -> str:
     return f"{html}<details><summary>On every block</summary>{table}</details>"
 
 
+def _worst(block: str, rows: Sequence[TaskRow], arms: Sequence[str], found: Comparison, traces: Traces) -> str:
+    """The matrix of a block; of many tasks those that lost most, and all of them below."""
+    if not traces.is_many(block):
+        return _matrix(block, rows, arms, found, traces)
+    changes: dict[str, list[float]] = {}
+    for row in rows:
+        changes.setdefault(row.task, []).append(row.relative.mean)
+    ranked = rising({task: mean(values) for task, values in changes.items()})
+    place = {task: i for i, task in enumerate(ranked)}
+    rows = sorted(rows, key=lambda r: place[r.task])
+    first = [r for r in rows if place[r.task] < LOSERS]
+    return (
+        f"<p class='soft'>The {LOSERS} tasks of {len(ranked)} that lost most on average over the settings; all of them below.</p>"
+        f"{_matrix(block, first, arms, found, traces)}<details><summary>All {len(ranked)} tasks, the worst first</summary>"
+        f"{_matrix(block, rows, arms, found, traces)}</details>"
+    )
+
+
 def _matrix(block: str, rows: Sequence[TaskRow], arms: Sequence[str], found: Comparison, traces: Traces) -> str:
     known = {(r.task, r.arm): r for r in rows}
     tasks = list(dict.fromkeys(r.task for r in rows))
@@ -343,6 +383,47 @@ def _matrix(block: str, rows: Sequence[TaskRow], arms: Sequence[str], found: Com
     head = "".join(f"<th scope='col'>{name(w)}</th>" for w in ("task", *arms))
     caption = f"Change against {_base(found)} in percent, on {block_title(block)}"
     return framed(caption, f"<tr>{head}</tr>", "".join(body), "full heat")
+
+
+def _spread(found: Comparison, traces: Traces, tasks: Mapping[tuple[str, str], tuple[Estimate, Estimate]]) -> str:
+    """How the paired differences are spread over many tasks, and all of them in a table, the worst first."""
+    key = found.plan.key
+    rows = []
+    for arm in found.arms:
+        own = {task: difference for (a, task), (_, difference) in tasks.items() if a == arm and found.references.get(arm, arm) != arm}
+        if own:
+            rows.append(
+                Spread(
+                    arm,
+                    {t: e.mean for t, e in own.items()},
+                    {t: linked(signed(e.mean), traces.to(key, arm, t)) for t, e in own.items()},
+                    {t: mood for t, e in own.items() if (mood := sure(e))},
+                )
+            )
+    ranked = [t for t in rising(traces.ranks[key]) if any(task == t for _, task in tasks)]
+    cells = {(task, arm): pair for (arm, task), pair in tasks.items()}
+    arms = [arm for arm in found.arms if any(a == arm for a, _ in tasks)]
+    head = ["".join(f"<th scope='col'>{name(arm)}</th>" for arm in arms)]
+    table = _heat(
+        f"Normalised gain per task on {block_title(key)}, in the order of the mean difference to {_base(found)}, the worst first",
+        head,
+        ranked,
+        arms,
+        cells,
+        lambda task, arm: traces.to(key, arm, task),
+        frozenset(found.beside),
+        rows="task",
+    )
+    drawn = spread(rows, f"Paired differences of the normalised gain of {len(ranked)} tasks, by setting", margin=found.plan.margin)
+    legend = (
+        f"<h3>Task by task</h3><p class='soft'>A dot is one of {len(ranked)} tasks on {escape(block_title(key))}: its paired difference of "
+        f"the normalised gain to {escape(_base(found))}, mean over seeds; green or red where its interval leaves out 0 (one by one, not "
+        f"adjusted: of {len(ranked)} tasks without any difference about {max(1, round(found.plan.alpha * len(ranked)))} would be so by "
+        f"chance). Shaded: the margin of {found.plan.margin:g}.</p>"
+        if drawn
+        else ""
+    )
+    return f"{legend}{drawn}<details><summary>All {len(ranked)} tasks, the worst first</summary>{table}</details>"
 
 
 def _number(block: str) -> str:

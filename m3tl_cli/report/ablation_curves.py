@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 from m3tl_cli.core.results import BLOCKS, block_key, block_parts, block_title
 from m3tl_cli.report.charts import Line, Point, legend, line_chart, scatter, styles
 from m3tl_cli.report.estimates import NOTHING, fixed, half, interval, level_cell, linked, seeds, under
-from m3tl_cli.report.formats import SPACE, count, duration, number, size
+from m3tl_cli.report.formats import SPACE, count, duration, flops, number, size
+from m3tl_cli.report.many import left_out
 from m3tl_cli.report.markup import framed, name, sentence
 from m3tl_cli.report.tables import COST
 
@@ -24,7 +25,7 @@ Row = TypeVar("Row", "SavingRow", "StepRow")
 
 MEAN = "mean over tasks"
 
-DRAWN = ("seconds", "forward", "labels", "peak_memory", "parameters")
+DRAWN = ("flops", "seconds", "forward", "labels", "peak_memory", "parameters")
 """Costs that are drawn against the score; all are in the table."""
 
 
@@ -38,17 +39,23 @@ def adaptation(found: Comparison, traces: Traces) -> str:
     html = [
         f"<p class='soft'>Normalised gain; a line is the mean over seeds, its band the {level:g}{SPACE}% t interval over seeds, cut where "
         "it leaves the chart. Point at a name to see its line alone, or take its mark away to hide it.</p>",
-        legend(styles(found.arms)),
+        legend(styles(found.arms, found.beside)),
     ]
     for block in _first(found, dict.fromkeys(r.block for r in steps)):
-        inside = _charts([_steps(found, block, task, rows) for task, rows in _by_task(r for r in steps if r.block == block)])
-        inside += _reached(found, traces, [r for r in steps if r.block == block])
+        own = [r for r in steps if r.block == block]
+        drawn = _drawn(traces, own, block)
+        inside = _left_out(traces, own, block, "steps.csv")
+        inside += _charts([_steps(found, block, task, rows) for task, rows in _by_task(drawn)]) + _reached(found, traces, drawn)
         html.append(_folded(f"While adapting: {block_title(block)}", inside, opened=block == found.plan.key))
     for kind in dict.fromkeys(r.block for r in savings):
         rows = [r for r in savings if r.block == kind]
         several = any(len(r.num_shots) > 1 for r in rows)
-        inside = _charts([_shots(found, kind, task, own) for task, own in _by_task(rows)]) if several else ""
-        inside += _saved(found, traces, rows)
+        # Tasks are ranked by what they gain with the most shots.
+        last = block_key(kind, rows[0].num_shots[-1])
+        drawn_of = _drawn(traces, rows, last)
+        inside = _left_out(traces, rows, last, "savings.csv")
+        inside += _charts([_shots(found, kind, task, own) for task, own in _by_task(drawn_of)]) if several else ""
+        inside += _saved(found, traces, drawn_of)
         html.append(_folded(f"Along the number of shots: {BLOCKS.get(kind, kind)}", inside, opened=kind == found.plan.block))
     return f"<div class='curves'>{''.join(html)}</div>"
 
@@ -77,7 +84,24 @@ def amount(value: float, unit: str) -> str:
     """A cost in words."""
     if not math.isfinite(value):
         return number(value)
-    return duration(value) if unit == "s" else size(value) if unit == "B" else count(round(value))
+    words = {"FLOP": flops, "s": duration, "B": size}
+    return words[unit](value) if unit in words else count(round(value))
+
+
+def _drawn(traces: Traces, rows: Sequence[Row], block: str) -> list[Row]:
+    """The rows to draw: of many tasks a few, from the worst to the best, behind the mean over all."""
+    if not traces.is_many(block):
+        return list(rows)
+    place = {task: i for i, task in enumerate(("", *traces.few(block)))}
+    return sorted((r for r in rows if r.task in place), key=lambda r: place[r.task])
+
+
+def _left_out(traces: Traces, rows: Sequence[Row], block: str, file: str) -> str:
+    """Which tasks are not drawn, where there are many."""
+    if not traces.is_many(block):
+        return ""
+    num = len({r.task for r in rows} - {""})
+    return left_out(num, f"gain difference on {escape(block_title(block))}", f"<code>tables/{file}</code>")
 
 
 def _by_task(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
@@ -115,7 +139,7 @@ def _shots(found: Comparison, kind: str, task: str, rows: Sequence[SavingRow]) -
 def _line(found: Comparison, arm: str, xs: Sequence[int], gains: Sequence[Estimate], where: str) -> Line:
     points = tuple((float(x), e.mean, e.low, e.high) for x, e in zip(xs, gains, strict=True))
     tip = f"{arm}: {fixed(gains[-1].mean)} {where} ({interval(gains[-1])})".replace("+", "")
-    return Line(found.arms.index(arm), arm, styles(found.arms)[arm], points, tip)
+    return Line(found.arms.index(arm), arm, styles(found.arms, found.beside)[arm], points, tip)
 
 
 def _reached(found: Comparison, traces: Traces, rows: Sequence[StepRow]) -> str:
@@ -164,7 +188,7 @@ def _saved(found: Comparison, traces: Traces, rows: Sequence[SavingRow]) -> str:
 
 
 def _pareto(found: Comparison, traces: Traces, budget: str) -> str:
-    styled = styles(found.arms)
+    styled = styles(found.arms, found.beside)
     scores = {r.arm: r.gain for r in found.summary if r.budget == budget and r.block == found.plan.key}
     charts = []
     for column in DRAWN:
@@ -207,6 +231,8 @@ def _per(largest: float, unit: str) -> float:
 def _tick(value: float, unit: str) -> str:
     if unit == "s":
         return f"{value:g} s" if value < 60 else f"{value / 60:.3g} min" if value < 7200 else f"{value / 3600:.3g} h"
+    if unit == "FLOP":
+        return flops(value)
     if unit == "B":
         return f"{value / 2**20:.4g} MiB" if value < 2**33 else f"{value / 2**30:.3g} GiB"
     for letter, power in (("G", 1e9), ("M", 1e6), ("k", 1e3)):

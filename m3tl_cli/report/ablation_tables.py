@@ -12,12 +12,16 @@ from m3tl_cli.core.errors import DataError
 from m3tl_cli.core.results import block_title
 from m3tl_cli.report.estimates import NOTHING, difference_cell, fixed, half, level_cell, linked, signed, soft, sure, told, under, value_cell
 from m3tl_cli.report.formats import ARROWS, number, percent
+from m3tl_cli.report.many import left_out, rising
 from m3tl_cli.report.markup import framed, name, sentence
 from m3tl_cli.report.read import RunFolder
 
 if TYPE_CHECKING:
     from m3tl_cli.comparison.tables import Comparison, StatementRow, SummaryRow, TaskRow
     from m3tl_cli.report.traces import Traces
+
+
+HURT = 4  # tasks that are named in the table of a block, at most; all are in the matrix of negative transfer
 
 
 def blocks(found: Comparison, traces: Traces) -> str:
@@ -36,8 +40,7 @@ def blocks(found: Comparison, traces: Traces) -> str:
             summary = [r for r in found.summary if (r.budget, r.block) == (budget, block)]
             rows = [r for r in found.rows if (r.budget, r.block) == (budget, block)]
             if summary or rows:
-                tasks = dict.fromkeys(r.task for r in rows)
-                each = "".join(_task(found, traces, [r for r in rows if r.task == task]) for task in tasks)
+                each = _each(found, traces, budget, block, rows)
                 inside.append(f"{under}{_summary(found, traces, summary)}{each}")
         if inside:
             outcome = ": the outcome that was planned" if block == found.plan.key and found.planned else ""
@@ -188,8 +191,8 @@ def _summary(found: Comparison, traces: Traces, rows: Sequence[SummaryRow]) -> s
         else:
             cells += [difference_cell(r.difference, to), difference_cell(r.delta_m_metrics, to), difference_cell(r.delta_m_tasks, to)]
             cells += [f"<td>{linked(fixed(r.rank, 2), to)}</td><td>{r.wins}/{r.ties}/{r.losses}</td>"]
-            cells += [f"<td>{name(r.worst_task)} {linked(signed(r.worst.mean), traces.to(r.block, r.arm, r.worst_task, r.budget))}</td>"]
-            cells += [f"<td class='{'bad' if r.hurt else 'soft'}'>{', '.join(map(name, r.hurt)) or 'none'}</td>"]
+            cells += [f"<td>{escape(r.worst_task)} {linked(signed(r.worst.mean), traces.to(r.block, r.arm, r.worst_task, r.budget))}</td>"]
+            cells += [f"<td class='{'bad' if r.hurt else 'soft'}'>{_hurt(r)}</td>"]
             cells += [difference_cell(r.across_tasks, to)] if across else []
         cells += _seed_cells(found, traces, r.budget, r.arm, r.block, "")
         mark = traces.row(r.budget, r.block, r.arm)
@@ -205,6 +208,13 @@ def _summary(found: Comparison, traces: Traces, rows: Sequence[SummaryRow]) -> s
     also += "; gain differences per task are shrunk to their mean below" if math.isfinite(shrink) else ""
     caption = f"Mean normalised gain over {rows[0].num_tasks} task{'' if rows[0].num_tasks == 1 else 's'}, and by seed{also}"
     return framed(caption, f"<tr>{head}</tr>", "".join(body), "full")
+
+
+def _hurt(row: SummaryRow) -> str:
+    """Tasks that are surely worse, by name; of many how many, leading to the matrix that has them."""
+    if len(row.hurt) > HURT:
+        return linked(f"{len(row.hurt)} of {row.num_tasks}", "#negative-transfer")
+    return ", ".join(map(name, row.hurt)) or "none"
 
 
 def _task(found: Comparison, traces: Traces, rows: Sequence[TaskRow]) -> str:
@@ -243,6 +253,47 @@ def _task(found: Comparison, traces: Traces, rows: Sequence[TaskRow]) -> str:
     trivial = f"the trivial predictor has {number(first.trivial, first.unit)}" if math.isfinite(first.trivial) else ""
     caption = f"{first.task}{f' ({about})' if about else ''}: {first.metric}; {trivial}"
     return framed(caption, f"<tr>{head}</tr>", "".join(body), "full")
+
+
+def _each(found: Comparison, traces: Traces, budget: str, block: str, rows: Sequence[TaskRow]) -> str:
+    """A table per task. Of many tasks: on the outcome's block a table per setting, elsewhere a few tasks."""
+    tasks = dict.fromkeys(r.task for r in rows)
+    of: dict[str, list[TaskRow]] = {}
+    for row in rows:
+        of.setdefault(row.task, []).append(row)
+    if not traces.is_many(block):
+        return "".join(_task(found, traces, of[task]) for task in tasks)
+    if (budget, block) == (found.budget, found.plan.key):
+        primary = [r for r in rows if r.primary]
+        each = "".join(_every_task(found, traces, arm, [r for r in primary if r.arm == arm]) for arm in found.arms)
+        return f"<p class='soft'>All {len(tasks)} tasks of every setting; other metrics are in <code>tables/tasks.csv</code>.</p>{each}"
+    shown = "".join(_task(found, traces, of[task]) for task in traces.few(block) if task in of)
+    return left_out(len(tasks), f"gain difference on {escape(block_title(block))}", "<code>tables/tasks.csv</code>") + shown
+
+
+def _every_task(found: Comparison, traces: Traces, arm: str, rows: Sequence[TaskRow]) -> str:
+    """One setting over many tasks, the one that lost most first."""
+    if not rows:
+        return ""
+    own = found.references.get(arm, arm) == arm
+    to, shrunk = traces.to_runs(arm), any(math.isfinite(r.shrunk) for r in rows) and not own
+    known = {r.task: r for r in rows}
+    metrics = {(r.metric, r.unit, r.direction) for r in rows}
+    body = []
+    for task in rising({r.task: (r.gain if own else r.gain_difference).mean for r in rows}):
+        r = known[task]
+        cells = [value_cell(r.value, to), level_cell(r.gain, to)]
+        cells += [] if own else [difference_cell(r.gain_difference, to), _share(r, to)]
+        cells += [f"<td>{linked(signed(r.shrunk), to)}</td>" if math.isfinite(r.shrunk) else NOTHING] if shrunk else []
+        cells += _seed_cells(found, traces, r.budget, arm, r.block, task)
+        about = "" if len(metrics) == 1 else soft(f" {r.metric}{f' [{r.unit}]' if r.unit else ''} {ARROWS[r.direction]}")
+        body.append(f"<tr id='{traces.row(r.budget, r.block, arm, task)}'><th scope='row'>{name(task)}{about}</th>{''.join(cells)}</tr>")
+    first = rows[0]
+    metric = f"{first.metric}{f' [{first.unit}]' if first.unit else ''}\u00a0{ARROWS[first.direction]}" if len(metrics) == 1 else "value"
+    words = [metric, "gain", *([] if own else ["gain minus reference", "change"]), *(["shrunk"] if shrunk else [])]
+    head = "".join(f"<th scope='col'>{name(w)}</th>" for w in ("task", *words, *(f"seed {s}" for s in found.seeds)))
+    title = f"{arm}, task by task, the {'lowest gain' if own else 'largest loss'} first"
+    return f"<details><summary>{escape(title)}</summary>{framed(title, f'<tr>{head}</tr>', ''.join(body), 'full')}</details>"
 
 
 def _share(row: TaskRow, to: str) -> str:

@@ -19,11 +19,15 @@ EPISODES = 30  # thin lines per number of shots, at most: more hide one another
 INNER = "inner"  # labels of trials that adapt with the inner loop's own rule begin with it
 
 
-def adaptation_plots(results: Results) -> dict[str, list[Plot]]:
+def adaptation_plots(results: Results, shown: Mapping[str, Sequence[str]] | None = None) -> dict[str, list[Plot]]:
     """A plot per task of every kind of block: the metric over steps, a line per number of shots.
 
     Solid: the trial that meta-validation chose, mean over the episodes, each of which is a thin line; a dot where its number of
     steps ends. Dashed: the inner loop's own rule, where another trial was chosen.
+
+    Args:
+        results: Of the run.
+        shown: Kind of block to the tasks to draw, in their order; None: all tasks of all kinds.
 
     Returns:
         Plots by kind of block; their group is the task.
@@ -33,7 +37,11 @@ def adaptation_plots(results: Results) -> dict[str, list[Plot]]:
     for curve in chosen.values():
         grouped.setdefault((curve.block, curve.task), []).append(curve)
     made: dict[str, list[Plot]] = {}
-    for (kind, task), found in grouped.items():
+    of = shown if shown is not None else {kind: [t for k, t in grouped if k == kind] for kind, _ in grouped}
+    for kind, task in ((kind, task) for kind, tasks in of.items() for task in tasks):
+        found = grouped.get((kind, task), [])
+        if not found:
+            continue
         found.sort(key=lambda c: c.num_shots)
         metric, shots = found[0].metric, {c.num_shots for c in found}
         beside = [

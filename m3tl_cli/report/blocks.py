@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from m3tl_cli.core.results import Curve, Results, Score, TaskResult, block_key, block_order, block_parts, mean
+from m3tl_cli.report.many import picked
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,13 @@ def means(results: Results) -> Means | None:
         columns,
         tuple((name, {key: mean_reduction(blocks[key]) for key in columns if key in blocks}) for name, blocks in everything.items()),
     )
+
+
+def drawn(results: Results, kind: str) -> tuple[str, ...]:
+    """Tasks of a kind of block that a page draws: all, or of many a few by their error reduction, with the most shots."""
+    last = [key for key in keys(results) if block_parts(key)[0] == kind][-1]
+    tasks = results.blocks[last].items()
+    return picked({t: reduction(r.scores[r.primary]) if r.primary in r.scores else math.nan for t, r in tasks})
 
 
 def chosen_curves(results: Results) -> dict[tuple[str, str], Curve]:

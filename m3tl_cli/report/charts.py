@@ -6,7 +6,7 @@ A chart is `WIDTH` units wide and shown about as many pixels wide, so that 11 un
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple
@@ -20,6 +20,9 @@ LETTER = 6.2  # width of one at 11 units, on average
 
 # Dashes in units: whole, long, short.
 DASHES = ("", "7 3", "2 3", "9 3 2 3")
+
+# Of what stands beside the settings: greys that are read on white and on black, dotted.
+GREYS, DOTS = ("#7d8590", "#9a8f7c", "#7c8f86", "#8f7c9a"), "1 3"
 
 
 class Style(NamedTuple):
@@ -63,15 +66,18 @@ class Point:
     tip: str
 
 
-def styles(arms: Sequence[str]) -> dict[str, Style]:
+def styles(arms: Sequence[str], beside: Collection[str] = ()) -> dict[str, Style]:
     """A colour and dash per arm.
 
     Of plain settings they say the switches: colour joint and bilevel, whole lines pretraining, long dashes hand-over without it,
-    short dashes neither. With axes, colours follow one another.
+    short dashes neither. With axes, colours follow one another. What stands `beside` the settings is grey and dotted.
     """
-    if set(arms) <= set(SETTINGS):
-        return {arm: _of_switches(*SETTINGS[arm]) for arm in arms}
-    return {arm: Style(COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]) for i, arm in enumerate(arms)}
+    own = [arm for arm in arms if arm not in beside]
+    greys = {arm: Style(GREYS[i % len(GREYS)], DOTS) for i, arm in enumerate(a for a in arms if a in beside)}
+    if set(own) <= set(SETTINGS):
+        return {arm: greys.get(arm) or _of_switches(*SETTINGS[arm]) for arm in arms}
+    coloured = {arm: Style(COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]) for i, arm in enumerate(own)}
+    return {arm: greys.get(arm) or coloured[arm] for arm in arms}
 
 
 def _of_switches(pretrain: bool, joint: bool, bilevel: bool, handover: bool) -> Style:

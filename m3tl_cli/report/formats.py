@@ -57,6 +57,17 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
+def flops(operations: float) -> str:
+    """Floating-point operations in powers of 1000, two digits that count: `1.2 T`, `35 G`; empty where nobody counted (0 or NaN)."""
+    if not operations > 0:
+        return ""
+    power = 0
+    while operations >= 999.5 and power < 5:
+        operations, power = operations / 1000, power + 1
+    digits = 1 if power and operations < 9.95 else 0  # above, one would read 10.0
+    return f"{operations:.{digits}f} {('', 'k', 'M', 'G', 'T', 'P')[power]}".rstrip()
+
+
 def size(num_bytes: float) -> str:
     """Memory in powers of 1024: `1.5 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):

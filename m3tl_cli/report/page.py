@@ -13,14 +13,16 @@ from string import Template
 from typing import Any, TypeVar
 
 from m3tl_cli.core.errors import DataError
-from m3tl_cli.core.results import Results, block_parts, block_title, write_text
+from m3tl_cli.core.results import Results, block_order, block_parts, block_title, write_text
 from m3tl_cli.report.adaptation import adaptation_plots
-from m3tl_cli.report.blocks import is_shot_block, quadrants, reduction
+from m3tl_cli.report.blocks import drawn, is_shot_block, quadrants, reduction
 from m3tl_cli.report.formats import ARROWS, count, duration, number, percent
+from m3tl_cli.report.many import is_many, left_out, picked, rising
 from m3tl_cli.report.markup import framed, gain, images, name, sentence, table
 from m3tl_cli.report.pictures import draw_sheet, png
 from m3tl_cli.report.plots import Plot, curves
 from m3tl_cli.report.read import RunFolder, Samples
+from m3tl_cli.report.spread import Spread, spread
 from m3tl_cli.report.tables import Line, Summary, cost_rows, lines, summary, write_tables
 from m3tl_cli.report.target import sections, stage_table
 
@@ -70,8 +72,10 @@ def write(folder: Path) -> Path:
     data = part(lambda: _data(run.config), "")
 
     write_tables(run.path / "tables", results, run.history)
-    plots = curves(run.history, run.tasks, results)
-    adaptation = adaptation_plots(results) if results is not None else {}
+    shown_tasks = _drawn(run.tasks, results)
+    plots = curves(run.history, run.tasks, results, shown_tasks)
+    kinds = dict.fromkeys(block_parts(key)[0] for key in sorted(results.blocks, key=block_order)) if results is not None else {}
+    adaptation = adaptation_plots(results, {kind: drawn(results, kind) for kind in kinds}) if results is not None else {}
     for plot in (*plots, *(p for found in adaptation.values() for p in found)):
         write_text(run.path / "plots" / f"{plot.name}.svg", plot.svg)
     if samples and samples.rows:
@@ -83,7 +87,7 @@ def write(folder: Path) -> Path:
         **(sections(results, adaptation) if results is not None else {}),
         "Cost": _cost(results),
         "Predictions": _predictions(samples),
-        "Curves": _curves(plots, run.tasks),
+        "Curves": _curves(plots, run.tasks, shown_tasks, results),
         "How to repeat it": _repeat(run, command, overrides, environment),
     }
     shown = {title: html for title, html in parts.items() if html}
@@ -167,6 +171,12 @@ def _data(config: Mapping[str, Any]) -> str:
     return target.split(".")[-2] if target.count(".") else ""
 
 
+def _drawn(tasks: Sequence[str], results: Results | None) -> tuple[str, ...]:
+    """The tasks whose training is drawn."""
+    short = summary(results) if results is not None else None
+    return picked({task: short.reductions.get(task, math.nan) if short is not None else math.nan for task in tasks})
+
+
 def _head(run: RunFolder, results: Results | None, data: str, damaged: Sequence[str]) -> str:
     first, second = verdict(run, results, data)
     status = run.status
@@ -199,10 +209,34 @@ def _results(run: RunFolder, results: Results | None) -> str:
     for line in lines({key: tasks for key, tasks in results.blocks.items() if not is_shot_block(key)}):
         blocks.setdefault(line.block, []).append(line)
     tables = "".join(f"<div>{_block(block, found)}</div>" for block, found in blocks.items())
-    return f"{legend}<div class='pair'>{tables}</div>"
+    return f"{legend}{_spread(blocks)}<div class='pair'>{tables}</div>"
+
+
+def _spread(blocks: Mapping[str, Sequence[Line]]) -> str:
+    """How the error reduction is spread over the tasks of every block that has many."""
+    rows = []
+    for block, found in blocks.items():
+        values = {line.task: line.error_reduction for line in found if line.primary}
+        if is_many(values):
+            rows.append(Spread(sentence(block_title(block)), values, {t: percent(v) for t, v in values.items()}))
+    drawn_of = spread(rows, "Error reduction of every task", shares=True)
+    return f"<p class='soft'>A dot is a task, where its error reduction is.</p>{drawn_of}" if drawn_of else ""
 
 
 def _block(block: str, found: Sequence[Line]) -> str:
+    """Every task of a block; of many a few, and all of them below."""
+    values = {line.task: math.nan for line in found} | {line.task: line.error_reduction for line in found if line.primary}
+    if not is_many(values):
+        return _scores(block, found)
+    of = {task: [line for line in found if line.task == task] for task in values}
+    first = [line for task in picked(values) for line in of[task]]
+    every = [line for task in rising(values) for line in of[task]]
+    said = left_out(len(values), "error reduction", "the table below and in <code>tables/blocks.csv</code>")
+    all_of = f"<details><summary>All {len(values)} tasks, the worst first</summary>{_scores(block, every)}</details>"
+    return f"{said}{_scores(block, first)}{all_of}"
+
+
+def _scores(block: str, found: Sequence[Line]) -> str:
     head = "<tr><th scope='col'>metric</th><th scope='col'>model</th><th scope='col'>trivial</th><th scope='col'>error reduction</th></tr>"
     body, task = [], None
     for line in found:
@@ -233,7 +267,8 @@ def _last_values(run: RunFolder) -> str:
             rows.append((key.removeprefix("val/"), number(series.values[-1]), count(series.steps[-1])))
     if not rows:
         return ""
-    return table("Last validation of each metric", ("metric", "value", "step"), rows)
+    html = table("Last validation of each metric", ("metric", "value", "step"), rows)
+    return f"<details><summary>Last validation of {len(rows)} metrics</summary>{html}</details>" if is_many(run.tasks) else html
 
 
 def _cost(results: Results | None) -> str:
@@ -266,9 +301,12 @@ def _predictions(samples: Samples | None) -> str:
     return "".join(html)
 
 
-def _curves(plots: Sequence[Plot], tasks: Sequence[str]) -> str:
-    html = []
-    for group in (*tasks, ""):
+def _curves(plots: Sequence[Plot], tasks: Sequence[str], shown: Sequence[str], results: Results | None) -> str:
+    if not plots:
+        return ""
+    by = "error reduction" if results is not None and summary(results) is not None else ""
+    html = [left_out(len(tasks), by, "<code>tables/history.csv</code>")] if len(shown) < len(tasks) else []
+    for group in (*shown, ""):
         found = [p for p in plots if p.group == group]
         if found:
             html.append(f"<h3>{escape(group) or 'The whole run'}</h3>{images(found)}")

@@ -44,16 +44,19 @@ class Plot:
     svg: str
 
 
-def curves(history: Mapping[str, Series], tasks: Sequence[str], results: Results | None) -> list[Plot]:
+def curves(history: Mapping[str, Series], tasks: Sequence[str], results: Results | None, shown: Sequence[str] | None = None) -> list[Plot]:
     """Training loss and validation metrics per task, then weights, learning rate and gradient norms of the run.
 
     Args:
         history: Logged metrics.
-        tasks: In the order to show.
+        tasks: All of them, in their order.
         results: Say directions, units and the trivial predictor's level; None where the run did not get there.
+        shown: The tasks to draw, in the order to show; None: all.
     """
     made: list[Plot] = []
-    for i, task in enumerate(tasks):
+    shown = tasks if shown is None else shown
+    hidden = set(tasks) - set(shown)
+    for i, task in enumerate(shown):
         scores = _scores(results, task)
         loss = f"train/{task}/loss"
         if loss in history:
@@ -68,11 +71,12 @@ def curves(history: Mapping[str, Series], tasks: Sequence[str], results: Results
             title = f"{task}: validation {metric}{arrow}{unit}"
             made += _plot(f"{task}-{metric}", task, title, {task: history[prefix + metric]}, first=i, level=level)
     weights = {k.split("/")[1]: s for k, s in history.items() if re.fullmatch(r"balancing/[^/]+/weight", k)}
-    made += _plot("weights", "", "task weights of the balancing", {t: weights[t] for t in (*tasks, *sorted(weights)) if t in weights})
+    weights = {t: weights[t] for t in (*shown, *sorted(weights)) if t in weights and t not in hidden}
+    made += _plot("weights", "", "task weights of the balancing", weights)
     if "optimizer/lr" in history:
         made += _plot("learning-rate", "", "learning rate", {"learning rate": history["optimizer/lr"]})
     norms = {k.removeprefix("train/grad_norm/"): s for k, s in history.items() if k.startswith("train/grad_norm/")}
-    made += _plot("gradient-norm", "", "norm of the gradient", norms)
+    made += _plot("gradient-norm", "", "norm of the gradient", {k: s for k, s in norms.items() if k not in hidden})
     return made
 
 

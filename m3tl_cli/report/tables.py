@@ -24,10 +24,11 @@ from m3tl_cli.core.results import (
     write_text,
 )
 from m3tl_cli.report.blocks import is_shot_block, primaries, reduction
-from m3tl_cli.report.formats import count, duration, size
+from m3tl_cli.report.formats import count, duration, flops, size
 from m3tl_cli.report.read import Series
 
 COST: Mapping[str, str] = {
+    "flops": "FLOPs of training",
     "parameters": "parameters of all networks",
     "trainable": "parameters that were trained",
     "networks": "separate networks",
@@ -106,8 +107,8 @@ def summary(results: Results) -> Summary | None:
 
 def cost_rows(cost: Cost) -> list[tuple[str, str]]:
     """What the run cost: what is counted, and the number in words."""
-    shown = {"seconds": duration, "seconds_prepare": duration, "peak_memory": size}
-    words = {name: text for name, text in COST.items() if name != "labels" or cost.labels}
+    shown = {"flops": flops, "seconds": duration, "seconds_prepare": duration, "peak_memory": size}
+    words = {name: text for name, text in COST.items() if name not in ("labels", "flops") or getattr(cost, name)}
     return [(text, shown.get(name, count)(getattr(cost, name))) for name, text in words.items()]
 
 
@@ -146,9 +147,10 @@ def choices_csv(choices: Sequence[Choice]) -> str:
 
 
 def stages_csv(stages: Sequence[StageCost]) -> str:
-    """What each stage cost."""
+    """What each stage cost; no number where operations were not counted."""
     header = [f.name for f in fields(StageCost)]
-    return _csv(header, ([int(v) if isinstance(v, bool) else v for v in asdict(stage).values()] for stage in stages))
+    known = (asdict(stage) | ({} if stage.flops > 0 else {"flops": ""}) for stage in stages)
+    return _csv(header, ([int(v) if isinstance(v, bool) else v for v in stage.values()] for stage in known))
 
 
 def sources_csv(sources: Mapping[str, Mapping[str, float]]) -> str:
@@ -157,8 +159,8 @@ def sources_csv(sources: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def cost_csv(cost: Cost) -> str:
-    """What the run cost, in the units of `Cost`: seconds and bytes."""
-    return _csv(["quantity", "value"], ([k, v] for k, v in asdict(cost).items()))
+    """What the run cost, in the units of `Cost`: seconds and bytes; without operations where they were not counted."""
+    return _csv(["quantity", "value"], ([k, v] for k, v in asdict(cost).items() if k != "flops" or v))
 
 
 def history_csv(history: Mapping[str, Series]) -> str:

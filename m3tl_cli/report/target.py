@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from m3tl_cli.core.results import BLOCKS, Results, Score, StageCost, block_key, block_order, block_parts, block_title, mean
 from m3tl_cli.report.blocks import Means, Row, ShotTable, means, quadrants, reduction, shot_tables
-from m3tl_cli.report.formats import SPACE, count, duration, number, percent
+from m3tl_cli.report.formats import SPACE, count, duration, flops, number, percent
+from m3tl_cli.report.many import is_many, left_out, picked, rising
 from m3tl_cli.report.markup import framed, gain, grid, images, length, name, sentence
 from m3tl_cli.report.plots import Plot
+from m3tl_cli.report.spread import Spread, spread
 
 TITLES = {
     "b": "Seen tasks in target domains",
@@ -48,9 +51,9 @@ def stage_table(stages: Sequence[StageCost]) -> str:
         share = stage.seconds / total if total > 0 else 0.0
         time = f"<td>{escape(duration(stage.seconds))}{length(share)}</td><td>{percent(share)}</td>"
         label = f"{stage.stage} (cached)" if stage.cached else stage.stage
-        rows.append([label, *(f"<td>{count(n)}</td>" for n in numbers), time])
+        rows.append([label, f"<td>{escape(flops(stage.flops))}</td>", *(f"<td>{count(n)}</td>" for n in numbers), time])
     cached = ". Cached: read from an earlier run, the numbers are what it cost then" if any(s.cached for s in stages) else ""
-    columns = ("stage", "optimiser steps", "samples", "forward passes", "backward passes", "time", "share")
+    columns = ("stage", "FLOPs", "optimiser steps", "samples", "forward passes", "backward passes", "time", "share")
     return grid(f"What each stage cost, inner steps included in the passes{cached}", columns, rows)
 
 
@@ -115,22 +118,45 @@ def _forgetting(results: Results, shots: ShotTable) -> str:
 
 
 def _over_shots(caption: str, shots: ShotTable, before: Mapping[tuple[str, int], Score | None]) -> str:
-    """A line per task, a column per number of shots, and the mean over main tasks below."""
-    rows = []
+    """A line per task, a column per number of shots, and the mean over main tasks below; of many tasks a few lines, then all."""
+    cells_of: dict[str, list[str]] = {}
     for row in shots.rows:
         cells = []
         for n in shots.num_shots:
             first = before.get((row.task, n))
             known = n in row.cells
             cells.append(gain(reduction(row.cells[n].after), reduction(first) if first else None) if known else NOTHING)
-        rows.append([_label(row), *cells])
+        cells_of[row.task] = [_label(row), *cells]
     main = [row for row in shots.rows if row.result.role == "main"]
+    below = []
     if len(main) > 1:
         each = ([row for row in main if n in row.cells] for n in shots.num_shots)
-        rows.append(
+        below.append(
             ["mean", *(gain(mean(reduction(row.cells[n].after) for row in on)) for n, on in zip(shots.num_shots, each, strict=True))]
         )
-    return grid(caption, ("task", *map(_shots, shots.num_shots)), rows, "total" if len(main) > 1 else "numbers")
+
+    def lines(tasks: Iterable[str]) -> str:
+        columns = ("task", *map(_shots, shots.num_shots))
+        return grid(caption, columns, [*(cells_of[t] for t in tasks), *below], "total" if below else "numbers")
+
+    if not is_many(cells_of):
+        return lines(cells_of)
+    last = shots.num_shots[-1]
+    values = {row.task: reduction(row.cells[last].after) if last in row.cells else math.nan for row in shots.rows}
+    said = left_out(len(values), f"error reduction with {_shots(last)}", "the table below and in <code>tables/blocks.csv</code>")
+    every = f"<details><summary>All {len(values)} tasks, the worst first</summary>{lines(rising(values))}</details>"
+    if below:
+        below[0][0] = f"mean of all {len(main)}"
+    return f"{_spread(shots)}{said}{lines(picked(values))}{every}"
+
+
+def _spread(shots: ShotTable) -> str:
+    """How the error reduction is spread over the tasks, a row per number of shots."""
+    rows = []
+    for n in shots.num_shots:
+        values = {row.task: reduction(row.cells[n].after) for row in shots.rows if n in row.cells}
+        rows.append(Spread(_shots(n), values, {t: percent(v) for t, v in values.items()}))
+    return f"<p class='soft'>A dot is a task, where its error reduction is.</p>{spread(rows, 'Error reduction of every task', shares=True)}"
 
 
 def _metrics(results: Results, shots: ShotTable) -> str:

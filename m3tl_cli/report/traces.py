@@ -15,6 +15,7 @@ from urllib.parse import quote
 from m3tl_cli.comparison.measures import score_gain
 from m3tl_cli.comparison.tables import Comparison, RunRef
 from m3tl_cli.core.results import Score, TaskResult, mean
+from m3tl_cli.report.many import is_many, picked
 
 Blocks = Mapping[str, Mapping[str, TaskResult]]
 
@@ -93,10 +94,44 @@ class Traces:
         return self._read[run]
 
     @cached_property
+    def ranks(self) -> Mapping[str, Mapping[str, float]]:
+        """Block to task to what the settings gain or lose there against their reference, mean over the settings.
+
+        By the gain itself where nothing is compared. Under the budget that decides.
+        """
+        found = self.found
+        made: dict[str, dict[str, list[tuple[float, float]]]] = {}
+        for r in found.rows:
+            if r.budget == found.budget and r.primary:
+                pairs = made.setdefault(r.block, {}).setdefault(r.task, [])
+                pairs.append((math.nan if found.references.get(r.arm, r.arm) == r.arm else r.gain_difference.mean, r.gain.mean))
+        return {
+            block: {t: d if math.isfinite(d := mean(x for x, _ in pairs)) else mean(x for _, x in pairs) for t, pairs in tasks.items()}
+            for block, tasks in made.items()
+        }
+
+    def few(self, block: str) -> tuple[str, ...]:
+        """Tasks of a block that are drawn: all, or of many the worst, the median and the best."""
+        return self._few.get(block, ())
+
+    def is_many(self, block: str) -> bool:
+        """Whether the block has more tasks than are drawn."""
+        return is_many(self.ranks.get(block, {}))
+
+    def has_rows(self, budget: str, block: str, task: str) -> bool:
+        """Whether the page has a row for every setting on a task: of many tasks the outcome's block has them all, the others a few."""
+        return not self.is_many(block) or (budget, block) == (self.found.budget, self.found.plan.key) or task in self.few(block)
+
+    @cached_property
+    def _few(self) -> Mapping[str, tuple[str, ...]]:
+        return {block: picked(values) for block, values in self.ranks.items()}
+
+    @cached_property
     def _known(self) -> frozenset[tuple[str, str, str, str]]:
         """Rows that the page has: budget, block, arm and task, which is empty for the mean over tasks."""
         found = self.found
-        return frozenset({(r.budget, r.block, r.arm, "") for r in found.summary} | {(r.budget, r.block, r.arm, r.task) for r in found.rows})
+        own = {(r.budget, r.block, r.arm, r.task) for r in found.rows if self.has_rows(r.budget, r.block, r.task)}
+        return frozenset({(r.budget, r.block, r.arm, "") for r in found.summary} | own)
 
     def row(self, budget: str, block: str, arm: str, task: str = "") -> str:
         """Id of the row that shows what each run of an arm reached on a block, over all its tasks or one."""
@@ -105,9 +140,14 @@ class Traces:
         return ".".join(map(str, ["r", *place, *([found.tasks.index(task)] if task else [])]))
 
     def to(self, block: str, arm: str, task: str = "", budget: str = "") -> str:
-        """Link to that row; empty where the page has none. `budget` is the deciding one by default."""
+        """Link to that row, to the arm's runs where of many tasks this one has none; empty where there is no such number.
+
+        `budget` is the deciding one by default.
+        """
         budget = budget or self.found.budget
-        return f"#{self.row(budget, block, arm, task)}" if (budget, block, arm, task) in self._known else ""
+        if (budget, block, arm, task) in self._known:
+            return f"#{self.row(budget, block, arm, task)}"
+        return self.to_runs(arm) if task in self.ranks.get(block, {}) and not self.has_rows(budget, block, task) else ""
 
     def to_runs(self, arm: str) -> str:
         """Link to the list of an arm's runs; empty where there are none."""

@@ -11,11 +11,14 @@ from torch import Tensor
 from m3tl_cli.balancing.base import Balancer
 from m3tl_cli.core.contracts import Episode, Name, Part, Task, TaskName, generator
 from m3tl_cli.core.errors import TrainingError
+from m3tl_cli.core.members import members, part_for_members, with_members
 from m3tl_cli.head_init.base import HeadInit
 from m3tl_cli.inner.base import InnerLoop
 from m3tl_cli.model import MultiTaskModel
 from m3tl_cli.optimizer.base import OptimizerBuilder
 from m3tl_cli.paradigm.engine import Engine
+from m3tl_cli.paradigm.ensemble import Ensemble
+from m3tl_cli.paradigm.flops import FlopTable, Passes
 from m3tl_cli.paradigm.heads import start_heads
 from m3tl_cli.task.base import TaskKind
 from m3tl_cli.trainer.evaluation import MetricValues, score
@@ -30,12 +33,17 @@ Points = dict[int, MetricValues]
 
 @dataclass(frozen=True)
 class Spent:
-    """What adaptations cost: optimiser steps, samples read by steps of either sort, passes of a batch through one of the networks."""
+    """What adaptations cost: optimiser steps, samples read by steps of either sort, passes of a batch through one of the networks.
+
+    Scoring is among the passes and not among `flops`, the floating-point operations of building heads and of steps; NaN where some were
+    not counted.
+    """
 
     updates: int = 0
     samples: int = 0
     forward: int = 0
     backward: int = 0
+    flops: float = 0.0
 
     def __add__(self, other: Spent) -> Spent:
         return Spent(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
@@ -67,7 +75,7 @@ class Start:
         tasks: Adapted and scored.
         fresh: Those whose head is built from the support.
         baseline: Name of what this is compared as; empty for the run itself.
-        closed: Whether the heads' closed form is all there is: no steps.
+        closed: Whether there are no steps: fresh heads keep their closed form, others are as trained.
         head_init: Builds the fresh heads.
         handed: Names that bring something: the rest starts at random.
         inner: Inner loop; knows the model's names.
@@ -91,6 +99,7 @@ class Start:
     baseline: str = ""
     closed: bool = False
     phi: dict[Name, Tensor] = field(init=False)
+    flops: FlopTable = field(init=False, default_factory=FlopTable)
 
     def __post_init__(self) -> None:
         self.phi = {n: p.detach().clone() for n, p in self.model.params().items()}
@@ -99,6 +108,11 @@ class Start:
     def labelled(self) -> tuple[Task, ...]:
         """Tasks whose labels the support must hold."""
         return (*self.tasks, *self.kept) if self.along else self.tasks
+
+    def trained(self, tasks: Sequence[Task]) -> tuple[Task, ...]:
+        """The tasks, each with as many members as the model has of it."""
+        networks = members(self.model.tasks.values())
+        return tuple(member for t in tasks for member in with_members([t], len(networks[t.name])))
 
     @torch.no_grad()
     def put_back(self) -> None:
@@ -116,9 +130,11 @@ class Start:
     @torch.no_grad()
     def copy_columns(self, columns: Mapping[TaskName, TaskName]) -> None:
         """Make the own networks of fresh tasks copies of other tasks' networks, here and in what is put back."""
+        networks = members(self.model.tasks.values())
         for task, source in columns.items():
-            for own, like in self.model.columns(task, source).items():
-                self.phi[own].copy_(self.phi[like])
+            for member, other in zip(networks[task], networks[source], strict=True):
+                for own, like in self.model.columns(member, other).items():
+                    self.phi[own].copy_(self.phi[like])
         self.put_back()
 
 
@@ -147,7 +163,7 @@ class Adapter:
 
     def kinds(self, start: Start, episode: Episode) -> dict[TaskName, TaskKind]:
         """Kinds of the start's tasks; new ones take mean and deviation from the support, as nothing else of them is known."""
-        kinds = {t.name: self.kind(t) for t in (*start.tasks, *start.kept)}
+        kinds = {t.name: self.kind(t) for t in start.trained((*start.tasks, *start.kept))}
         if start.block != "b":
             for part in episode.support:
                 for name in part.tasks:
@@ -161,12 +177,15 @@ class Adapter:
         start.put_back()
         if not start.fresh:
             return
+        passes = Passes()
         with torch.no_grad():
             params = start.model.params()
-            found = start_heads(start.model, params, kinds, start.head_init, episode.support, start.fresh, start.donors)
+            with start.flops.block(None, passes):  # the size of a closed form depends on which labels are known
+                found = start_heads(start.model, params, kinds, start.head_init, episode.support, start.fresh, start.donors)
             for name, value in found.items():
                 if value is not params[name]:
                     params[name].copy_(value)
+        self.spent += Spent(flops=passes.flops)
 
     def score(
         self, start: Start, episode: Episode, kinds: Mapping[TaskName, TaskKind], params: Mapping[Name, Tensor], kept: bool = False
@@ -177,13 +196,13 @@ class Adapter:
         for part in episode.query:
             here = {t: meters[t] for t in part.tasks if t in meters}
             if here:
-                score(start.model, params, part.batch, here, self.runtime)
+                score(Ensemble(start.model, kinds), params, part.batch, here, self.runtime)
                 self.spent += Spent(forward=1)
         return {t: meter.compute() for t, meter in meters.items()}
 
     def unadapted(self, start: Start, episode: Episode) -> Points:
         """Score the query before the first step; a fresh head is as its support built it."""
-        episode = episode.to(self.runtime.device)
+        episode = _for_members(episode, start).to(self.runtime.device)
         kinds = self.kinds(start, episode)
         self.begin(start, episode, kinds)
         return {0: self.score(start, episode, kinds, start.model.params())}
@@ -201,7 +220,7 @@ class Adapter:
         Returns:
             Metrics by number of steps. A descent whose loss is no longer finite keeps its last scores to the end.
         """
-        episode = _for_tasks(episode, start.labelled).to(self.runtime.device)
+        episode = _for_members(_for_tasks(episode, start.labelled), start).to(self.runtime.device)
         kinds = self.kinds(start, episode)
         self.begin(start, episode, kinds)
         points: Points = {0: self.score(start, episode, kinds, start.model.params(), kept=watch >= 0)}
@@ -227,13 +246,20 @@ class Adapter:
         points: Points,
         watch: int,
     ) -> None:
-        active = tuple(t.name for t in start.labelled)
+        active = tuple(t.name for t in start.trained(start.labelled))
         balancer = self.balancer()
         balancer.reset(active)
         params = start.model.params()
         names = frozenset().union(*(start.model.reads(t) for t in active))
         freedom = handed_over(start.handover, start.model, names, start.handed - fresh_names(start), wanted[-1])
-        engine = Engine(model=start.model, kinds=kinds, balancer=balancer, trainable=freedom.names, autocast=self.runtime.autocast)
+        engine = Engine(
+            model=start.model,
+            kinds=kinds,
+            balancer=balancer,
+            trainable=freedom.names,
+            autocast=self.runtime.autocast,
+            flops=start.flops,
+        )
         trained = {n: params[n] for n in params if n in freedom.names}
         optimizer = builder.build(trained, freedom.rate)
         components = Selection(engine, active, None).components
@@ -249,7 +275,7 @@ class Adapter:
             self.spent += Spent(updates=1, samples=sum(len(p.batch) for p in query))
             if step + 1 in wanted:
                 points[step + 1] = self.score(start, episode, kinds, params, kept=step + 1 == watch)
-        self.spent += Spent(forward=engine.passes.forward, backward=engine.passes.backward)
+        self.spent += Spent(forward=engine.passes.forward, backward=engine.passes.backward, flops=engine.passes.flops)
 
     def _by_inner_loop(
         self, start: Start, episode: Episode, kinds: Mapping[TaskName, TaskKind], wanted: Sequence[int], points: Points, watch: int
@@ -261,6 +287,7 @@ class Adapter:
             trainable=frozenset(start.model.params()),
             inner=start.inner,
             autocast=self.runtime.autocast,
+            flops=start.flops,
         )
 
         def on_step(k: int, params: Mapping[Name, Tensor]) -> None:
@@ -273,7 +300,7 @@ class Adapter:
 
         phi = start.model.params()
         theta = engine.adapted(engine.params(), episode.support, steps=wanted[-1], on_step=on_step)
-        self.spent += Spent(forward=engine.passes.forward, backward=engine.passes.backward)
+        self.spent += Spent(forward=engine.passes.forward, backward=engine.passes.backward, flops=engine.passes.flops)
         moved = [n for n in phi if theta[n] is not phi[n]]
         if not moved:  # every descent diverged, and was taken back
             for step in [s for s in points if s]:
@@ -298,6 +325,11 @@ def _for_tasks(episode: Episode, tasks: Sequence[Task]) -> Episode:
     names = {t.name for t in tasks}
     support = (replace(p, tasks=tuple(t for t in p.tasks if t in names)) for p in episode.support)
     return replace(episode, support=tuple(p for p in support if p.tasks))
+
+
+def _for_members(episode: Episode, start: Start) -> Episode:
+    """The episode with a support that every member of the start's tasks learns from alike."""
+    return replace(episode, support=tuple(part_for_members(p, start.model.tasks.values()) for p in episode.support))
 
 
 def fresh_names(start: Start) -> frozenset[Name]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import torch
 from annotated_types import Ge, Gt
@@ -18,12 +19,46 @@ from m3tl_cli.core.errors import ConfigError, TrainingError
 from m3tl_cli.core.events import Advanced, Emit
 from m3tl_cli.core.results import Choice, Curve, Score, TaskResult, block_key
 from m3tl_cli.data.base import Block
-from m3tl_cli.target.adaptation import Adapter, Points, Spent, Start, Trial
+from m3tl_cli.target.adaptation import Points, Spent, Trial
 from m3tl_cli.task.base import TaskKind
 from m3tl_cli.trainer.evaluation import MetricValues
 
 Draw = Callable[[Block, Sequence[Task], int, int], Sequence[Episode]]
 """Episodes of a block of the data: block, tasks that their support labels, shots, how many."""
+
+
+class Asked(typing.Protocol):
+    """What is read of a start: `target.adaptation.Start` says what each of these is."""
+
+    block: str
+    tasks: tuple[Task, ...]
+    kept: tuple[Task, ...]
+    baseline: str
+    closed: bool
+
+    @property
+    def labelled(self) -> tuple[Task, ...]:
+        """Tasks whose labels the support must hold."""
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether nothing that was learnt before differs from what it was."""
+
+
+Begun = TypeVar("Begun", bound=Asked, contravariant=True)
+
+
+class Adapts(typing.Protocol[Begun]):
+    """Learns from a support and scores the query: `target.adaptation.Adapter`, or what has no network."""
+
+    spent: Spent
+
+    def adapt(self, start: Begun, episode: Episode, trial: Trial, *, last: int | None = None, watch: int = -1) -> Points:
+        """See `target.adaptation.Adapter.adapt`."""
+        ...
+
+
+From = TypeVar("From", bound=Asked)
 
 
 @dataclass(frozen=True)
@@ -134,9 +169,9 @@ class Protocol:
 
     def run(
         self,
-        starts: Sequence[Start],
+        starts: Sequence[From],
         trials: Sequence[Trial],
-        adapter: Adapter,
+        adapter: Adapts[From],
         *,
         draw: Draw,
         references: Mapping[Block, Reference],
@@ -168,7 +203,7 @@ class Protocol:
         }
         total, count = sum(per_start.values()), 0
 
-        def adapt(start: Start, episode: Episode, trial: Trial, at: str, shots: int, number: int, *, watch: int = -1) -> Points:
+        def adapt(start: From, episode: Episode, trial: Trial, at: str, shots: int, number: int, *, watch: int = -1) -> Points:
             nonlocal count
             key = f"{start.baseline}|{start.block}|{at}|{shots}|{number}|{trial.label}"
             if key in done:
@@ -223,7 +258,7 @@ class Protocol:
                         into[key] = results
                         if start.kept:
                             outcome.blocks[block_key("old", shots)] = results_at(start.kept, found, zeros, reference.kinds, at)
-                    if not start.baseline and len(self.steps) > 1:
+                    if not start.baseline and not start.closed and len(self.steps) > 1:
                         own = next((j.step for j in judged if j.trial is trial), self.steps[-1])
                         outcome.curves += _curves(start, shots, trial, found, zeros, reference.kinds, self.steps, trial is chosen, own)
         return outcome
@@ -231,7 +266,7 @@ class Protocol:
     def _num_shown(self, trials: Sequence[Trial]) -> int:
         return len({t.optimizer is None for t in trials})
 
-    def _shown(self, trials: Sequence[Trial], judged: Sequence[_Judged], chosen: Trial, start: Start) -> list[Trial]:
+    def _shown(self, trials: Sequence[Trial], judged: Sequence[_Judged], chosen: Trial, start: Asked) -> list[Trial]:
         """What target episodes are adapted with: the chosen trial, and the best one of the other sort, so that both curves are seen."""
         if start.closed:
             return [chosen]
@@ -253,7 +288,7 @@ def _judge(
     trial: Trial,
     found: Sequence[Points],
     zeros: Sequence[MetricValues],
-    start: Start,
+    start: Asked,
     kinds: Mapping[TaskName, TaskKind],
     steps: Sequence[int],
 ) -> _Judged:
@@ -287,7 +322,7 @@ def results_at(
 
 
 def _curves(
-    start: Start,
+    start: Asked,
     shots: int,
     trial: Trial,
     found: Sequence[Points],
@@ -334,10 +369,11 @@ class _Record:
         if path.is_file():
             for line in path.read_text().splitlines():
                 try:
-                    key, points, spent = json.loads(line)
+                    key, points, (updates, samples, forward, backward, *flops) = json.loads(line)
                 except ValueError:
                     continue
-                self._known[key] = Adaptation({int(step): values for step, values in points.items()}, Spent(*spent))
+                spent = Spent(updates, samples, forward, backward, *(flops or [math.nan]))  # a line from before they were counted
+                self._known[key] = Adaptation({int(step): values for step, values in points.items()}, spent)
 
     def __contains__(self, key: str) -> bool:
         return key in self._known

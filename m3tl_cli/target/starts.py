@@ -11,6 +11,7 @@ import torch
 
 from m3tl_cli.core.contracts import Episode, Name, Task, TaskName
 from m3tl_cli.core.errors import ConfigError
+from m3tl_cli.core.members import members, with_members
 from m3tl_cli.head_init.base import HeadInit
 from m3tl_cli.inner.base import InnerLoop
 from m3tl_cli.model import MultiTaskModel
@@ -34,6 +35,7 @@ class Parts:
         handover: Makes a hand-over. seed: of what it adds.
         head_init: Builds fresh heads. probe: the same for baselines: a closed form.
         fresh: Seen tasks whose heads every episode builds.
+        complete: The model was trained on the target's labels, those of new tasks among them: nothing is left to adapt.
     """
 
     paradigm: Paradigm
@@ -48,6 +50,7 @@ class Parts:
     head_init: HeadInit
     probe: HeadInit
     fresh: frozenset[TaskName]
+    complete: bool
 
 
 def make_starts(parts: Parts, protocol: Protocol, columns: Mapping[TaskName, TaskName]) -> list[Start]:
@@ -62,6 +65,8 @@ def make_starts(parts: Parts, protocol: Protocol, columns: Mapping[TaskName, Tas
         raise ConfigError(
             "`case` must be 2 where nothing is handed over; found 1.", hint="target.case=2, or paradigm=mtl_handover", place="target.case"
         )
+    if parts.complete:
+        return [_as_trained(parts, block, tasks) for block, tasks in (("b", parts.seen), ("c", parts.new)) if tasks]
     starts = []
     if parts.seen:
         starts.append(_seen(parts))
@@ -82,12 +87,19 @@ def _seen(parts: Parts) -> Start:
     return _start(parts, "b", copy.deepcopy(parts.trained), parts.seen, parts.fresh & names, parts.inner)
 
 
+def _as_trained(parts: Parts, block: str, tasks: tuple[Task, ...]) -> Start:
+    """The trained model as it is: no step, and no head to build."""
+    start = _start(parts, block, copy.deepcopy(parts.trained), tasks, frozenset(), parts.inner)
+    start.closed = True
+    return start
+
+
 def _new(parts: Parts, protocol: Protocol, columns: Mapping[TaskName, TaskName], block: str) -> Start:
     if not parts.paradigm.handover:
         return _scratch(parts, block, parts.new, parts.paradigm.pretrain)
     model = grown(parts, columns)
     kept = parts.seen if protocol.keep_old != "drop" and not parts.paradigm.separate and block == "c" and protocol.case == 2 else ()
-    start = _start(parts, block, model, parts.new, frozenset(t.name for t in parts.new), parts.inner, donors=tuple(parts.trained.tasks))
+    start = _start(parts, block, model, parts.new, _networks(model, parts.new), parts.inner, donors=tuple(parts.trained.tasks))
     start.kept, start.along = kept, protocol.keep_old == "joint" and bool(kept)
     return start
 
@@ -96,9 +108,18 @@ def grown(parts: Parts, columns: Mapping[TaskName, TaskName]) -> MultiTaskModel:
     """The trained model with the new tasks added, each in the place of the task that `columns` names, by default the first."""
     model = copy.deepcopy(parts.trained)
     first = next(iter(model.tasks))
+    sources = members(model.tasks.values())
     for task in parts.new:
-        model.add_task(task, columns.get(task.name, first))
+        like = sources[columns.get(task.name, first)]
+        for own, source in zip(with_members([task], len(like)), like, strict=True):
+            model.add_task(own, source)
     return model
+
+
+def _networks(model: MultiTaskModel, tasks: Sequence[Task]) -> frozenset[TaskName]:
+    """Names of all members of the tasks."""
+    names = {t.name for t in tasks}
+    return frozenset(n for n, t in model.tasks.items() if t.original in names)
 
 
 def _start(
@@ -120,8 +141,7 @@ def _scratch(parts: Parts, block: str, tasks: tuple[Task, ...], pretrained: bool
     """A start from encoders at most."""
     model = parts.scratch(tasks, pretrained)
     handed = frozenset(n for n in model.params() if pretrained and n.startswith("encoder."))
-    fresh = frozenset(t.name for t in tasks)
-    start = _with_inner(parts, block, model, tasks, fresh, handed, parts.fresh_inner(), ())
+    start = _with_inner(parts, block, model, tasks, _networks(model, tasks), handed, parts.fresh_inner(), ())
     start.baseline = baseline
     return start
 
@@ -162,8 +182,7 @@ def _from_scratch(parts: Parts, new: tuple[Task, ...], columns: Mapping[TaskName
 
 
 def _closed(parts: Parts, block: str, model: MultiTaskModel, tasks: tuple[Task, ...], baseline: str) -> Start:
-    fresh = frozenset(t.name for t in tasks)
-    start = _with_inner(parts, block, model, tasks, fresh, frozenset(), parts.fresh_inner(), ())
+    start = _with_inner(parts, block, model, tasks, _networks(model, tasks), frozenset(), parts.fresh_inner(), ())
     start.baseline, start.closed, start.head_init = baseline, True, parts.probe
     return start
 
@@ -188,7 +207,7 @@ def probe_sources(
     found: dict[TaskName, dict[TaskName, float]] = {t.name: {} for t in parts.new}
     start = _closed(parts, "c", grown(parts, {}), parts.new, "")
     zeros = [reference.score(e) for e in episodes]
-    for source in parts.trained.tasks:
+    for source in members(parts.trained.tasks.values()):
         start.copy_columns({t.name: source for t in parts.new})
         reached = [adapter.unadapted(start, e) for e in episodes]
         for task, result in results_at(parts.new, reached, zeros, reference.kinds, 0).items():
@@ -212,7 +231,7 @@ def evidence_of_sources(parts: Parts, episodes: Sequence[Episode]) -> dict[TaskN
     if not found:
         return {}
     start = _closed(parts, "c", grown(parts, {}), parts.new, "")
-    for source in parts.trained.tasks:
+    for source in members(parts.trained.tasks.values()):
         start.copy_columns({t.name: source for t in parts.new})
         scores: dict[TaskName, list[float]] = {t: [] for t in found}
         for part in (part for episode in episodes for part in episode.support):

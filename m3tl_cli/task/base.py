@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from m3tl_cli.core.contracts import Task
 from m3tl_cli.core.errors import ConfigError
-from m3tl_cli.task.masking import log_frequencies
+from m3tl_cli.task.masking import as_float, log_frequencies
 
 Picture = npt.NDArray[np.uint8]
 """[H, W, 3]."""
@@ -145,6 +148,29 @@ class TaskKind(ABC):
             labelled: [B] bool.
         """
         return self.task
+
+    def combine(self, outputs: Sequence[Tensor]) -> Tensor:
+        """The raw output that stands for the mean prediction of several networks.
+
+        Of classes the logarithms of the mean probabilities, of yes or no the logit of the mean probability; else the mean of the raw
+        outputs: standardised values, of depths their logarithms.
+
+        Source: "Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles" (Lakshminarayanan et al., NeurIPS 2017),
+        section 2.4.
+
+        Args:
+            outputs: One or more, [B, num_outputs, ...] each.
+
+        Returns:
+            The same shape.
+        """
+        stacked = torch.stack([as_float(output) for output in outputs])
+        if self.activation == "identity":
+            return stacked.mean(0)
+        if self.activation == "softmax":
+            return stacked.log_softmax(2).logsumexp(0) - math.log(len(outputs))
+        # Of two log-sigmoids neither is infinite, at any logit; the number of networks cancels out.
+        return F.logsigmoid(stacked).logsumexp(0) - F.logsigmoid(-stacked).logsumexp(0)
 
     @abstractmethod
     def decode(self, output: Tensor) -> Tensor:

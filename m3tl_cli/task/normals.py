@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -94,6 +96,11 @@ class Normals(TaskKind):
         """Unit normals [B, 3, H, W]."""
         raw = as_float(output)
         return _normalised(raw + _up(raw))
+
+    def combine(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Mean of the unit normals, as an output: `decode` brings it back to length 1; see `TaskKind.combine`."""
+        mean = torch.stack([self.decode(output) for output in outputs]).mean(0)
+        return mean - _up(mean)
 
     def draw(self, value: Tensor) -> Picture | str:
         """The normal (x, y, z) as the colour (n + 1) / 2, pixels without a label in grey, [H, W, 3]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +18,7 @@ from m3tl_cli.core.events import Advanced, Emit, Measured, Said, StageStarted, W
 from m3tl_cli.optimizer.base import OptimizerBuilder
 from m3tl_cli.paradigm.base import Stage
 from m3tl_cli.paradigm.engine import Engine
+from m3tl_cli.paradigm.flops import Passes
 from m3tl_cli.scheduler.base import Scheduler
 from m3tl_cli.task.base import TaskKind
 from m3tl_cli.trainer import checkpoint
@@ -157,7 +158,8 @@ class Loop:
             for key, part in parts.items():
                 part.load_state_dict(state[key])
             counters = Counters(**state["counters"])
-            engine.passes.forward, engine.passes.backward = state["passes"]
+            forward, backward, *flops = state["passes"]
+            engine.passes = Passes(forward, backward, *(flops or [math.nan]))  # a checkpoint from before they were counted
             emit(Said(f"resumed at update {counters.updates} of {stage.updates}"))
         emit(StageStarted(stage.name, stage.updates, stage.tasks))
         begun = time.perf_counter() - counters.seconds
@@ -171,7 +173,7 @@ class Loop:
                 "model": params,
                 "optimizer": checkpoint.optimizer_state(torch_optimizer, names),
                 "counters": vars(counters),
-                "passes": [engine.passes.forward, engine.passes.backward],
+                "passes": astuple(engine.passes),
                 **{key: part.state_dict() for key, part in parts.items()},
             }
             checkpoint.save(folder / LAST, state)

@@ -180,8 +180,8 @@ def test_matched_lengths_follow_from_pilots_and_are_written_down(m3tl: Run, tmp_
     folder = the_folder(tmp_path)
     assert "2 pilot runs of 10 updates" in done.stderr
     assert len(list((folder / "pilot").glob("*/results.json"))) == 2
-    passes = json.loads((folder / "ablation.json").read_text())["passes"]
-    assert {label: (p["per_update"], p["updates"]) for label, p in passes.items()} == {"stl": (6.0, 40), "mtl": (6.0, 40)}
+    flops = json.loads((folder / "ablation.json").read_text())["flops"]
+    assert {label: (f["per_update"], f["updates"]) for label, f in flops.items()} == {"stl": (6.0, 40), "mtl": (6.0, 40)}
     assert Comparison.read(folder / "comparison.json").budget == "equal_flops"
     again = m3tl("ablate", "block=a", "seeds=[2]", "trainer.updates=40", "match=equal_flops", "name=again")
     assert "pilot" not in again.stderr, "finished runs tell"

@@ -115,6 +115,27 @@ def test_a_folder_is_named_after_setting_seed_and_levels_with_safe_characters() 
     assert name != folder_name(Arm("mtl", {"tasks": "[depth,edges]", "lr": "0.001"}), 3, ["x=2"])
 
 
+class TestBaselines:
+    def test_they_stand_after_the_settings_and_choose_their_own_groups(self) -> None:
+        design = made("block=a", "seeds=1", "settings=stl,mtl", "baselines=[whole]", "balancing=pcgrad", "trainer.clip=2")
+        assert [arm.label for arm in design.arms] == ["stl", "mtl", "whole"]
+        assert (design.settings, design.baselines) == (("stl", "mtl"), ("whole",))
+        assert design.cells({})[-1].overrides == ("name=ablation", "trainer.clip=2", "baseline=whole", "seed=1")  # its balancing is its own
+        assert design.cells({})[0].overrides == ("name=ablation", "balancing=pcgrad", "trainer.clip=2", "paradigm=stl", "seed=1")
+        plan = design.plan()
+        assert plan.arms == ("stl", "mtl", "whole")
+        assert [c.name for c in plan.contrasts] == ["mtl - stl"]
+
+    def test_they_meet_every_level_of_an_axis(self) -> None:
+        design = made("block=a", "seeds=1", "settings=stl", "baselines=[whole]", "axes.trainer.clip=[1,5]")
+        assert [arm.label for arm in design.arms] == [f"{s}, trainer.clip={c}" for s in ("stl", "whole") for c in (1, 5)]
+
+    def test_what_cannot_be_is_told(self) -> None:
+        assert told("block=a", "baselines=[whle]") == [("baseline", "did you mean baseline=whole?")]
+        assert told("block=a", "baselines=[whole]", "axes.balancing=[sum,pcgrad]") == [("baselines", "baselines=[]")]
+        assert told("block=a", "baseline=whole") == [("baseline", "baselines=[whole]")]
+
+
 class TestRecord:
     def record(self) -> Record:
         design = made("block=a", "seeds=2", "axes.balancing=[sum,pcgrad]", "hydra/launcher=basic")

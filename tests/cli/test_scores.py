@@ -77,6 +77,8 @@ def test_the_square_forgetting_and_baselines_are_means() -> None:
 def test_stages_and_cost_stand_at_the_end() -> None:
     lines = shown(_cube.results())
     assert row(lines, "pretrain") == ["pretrain", "(cached)", "500", "8,000", "500", "500", "31", "s"]
+    counted = [replace(s, flops=3.52e10) for s in _cube.results().stages]
+    assert row(shown(replace(_cube.results(), stages=tuple(counted))), "train")[:4] == ["train", "35", "G", "500"]
     assert "38,400 labelled samples" in " ".join(lines)
     assert "labelled" not in cost(_folder.COST)
 

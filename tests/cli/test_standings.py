@@ -131,3 +131,41 @@ def test_numbers_that_do_not_exist_are_left_out() -> None:
     assert standings._signed(Estimate(math.nan, math.nan, math.nan, 0)) == ""
     assert standings._estimate(Estimate(0.5, math.nan, math.nan, 1)) == "0.500"
     assert [standings._large(v) for v in (9999, 98_000, 1_234_567, 2.5e9)] == ["9999", "98.0k", "1.2M", "2.5G"]
+
+
+def many(setting: str, seed: int, key: str, task: str) -> float:
+    """Task 7 loses by joint training, the others win, the more the higher their number."""
+    number = int(task.rpartition("_")[2])
+    helped = -0.3 if number == 7 else 0.01 * number
+    return 0.3 + helped * SETTINGS[setting][1] + noise(setting, seed, key, task, scale=0.001)
+
+
+@pytest.fixture(scope="module")
+def of_many() -> Comparison:
+    names = [f"school_{i:03d}" for i in range(1, 14)]
+    plan = plan_for(["stl", "mtl"], axes={}, seeds=SEEDS, block="a", num_shots=None, margin=0.05)
+    return compare(ablation(many, SEEDS, ["stl", "mtl"], tasks={"a": names, "b": names, "c": names}), plan)
+
+
+def test_of_many_tasks_the_terminal_has_the_three_that_lose_and_the_three_that_gain_most(of_many: Comparison) -> None:
+    lines = printed(of_many)
+    head = next(line for line in lines if line.startswith("setting") and "schoo…" in line)
+    assert head.split() == ["setting", *(f"schoo…{n:03d}" for n in (7, 1, 2, 11, 12, 13))]
+    assert all(len(line) <= 80 for line in lines)
+    assert any("of 13" in line for line in lines)
+    assert any("tables/tasks.csv" in line for line in lines)
+
+
+def test_a_document_has_all_of_many_tasks_as_rows_the_largest_loss_first(of_many: Comparison) -> None:
+    text = standings.markdown(of_many)
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| school_")]
+    assert rows == [f"school_{n:03d}" for n in (7, *range(1, 7), *range(8, 14))]
+    assert text.count("## Task by task") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "length", "short"),
+    [("school_001", 9, "schoo…001"), ("segmentation", 9, "segmenta…"), ("task_12", 9, "task_12"), ("a" * 9 + "1234567890", 8, "aaa…7890")],
+)
+def test_a_name_that_is_cut_keeps_the_number_at_its_end(text: str, length: int, short: str) -> None:
+    assert standings._cut(text, length) == short

@@ -353,3 +353,34 @@ def test_a_comparison_survives_json(planted: Comparison, tmp_path: Path) -> None
 
 def test_the_order_of_runs_changes_nothing(planted: Comparison) -> None:
     assert same(compare(ablation(additive)[::-1], PLAN).to_json(), planted.to_json())
+
+
+def test_what_stands_beside_the_settings_is_in_every_table_but_in_no_rank_and_no_verdict(planted: Comparison) -> None:
+    """An upper bound above all settings: it must not lead, not move a rank and not enter the family."""
+
+    def gain(setting: str, seed: int, key: str, task: str) -> float:
+        return 0.95 if setting == "joint_retraining" else additive(setting, seed, key, task)
+
+    plan = plan_for(list(SETTINGS), baselines=["joint_retraining"], axes={}, seeds=SEEDS, block="c", num_shots=5, margin=0.05)
+    assert plan.contrasts == PLAN.contrasts
+    assert plan.arms == (*PLAN.arms, "joint_retraining")
+    beside = ablation(gain, settings=["joint_retraining"], compared_as="upper_bound", sharing={"_target_": "other"})
+    found = compare([*ablation(additive), *beside], replace(plan, budget="equal_updates"))
+    assert found.beside == {"joint_retraining": "upper_bound"}
+    assert found.verdict == planted.verdict
+    assert found.flags == ()
+    assert summary(found, "joint_retraining").gain.mean == pytest.approx(0.95)
+    assert math.isnan(summary(found, "joint_retraining").rank)
+    assert summary(found, "mtl_transfer").rank == summary(planted, "mtl_transfer").rank
+    assert [v.p_adjusted for v in found.contrasts] == [v.p_adjusted for v in planted.contrasts]
+
+
+def test_without_a_plan_none_is_made_for_what_stands_beside_the_settings() -> None:
+    cells = [*ablation(additive, settings=["stl", "mtl"]), *ablation(identical, settings=["pooled"], compared_as="baseline")]
+    assert [c.name for c in compare(cells).plan.contrasts] == ["mtl - stl"]
+
+
+def test_a_baseline_may_differ_in_what_it_chooses_and_is_flagged_for_anything_else() -> None:
+    cells = ablation(additive, settings=["stl"])
+    own = ablation(identical, settings=["pooled"], compared_as="baseline", sharing={"_target_": "pooled"}, optimizer__lr=0.1)
+    assert compare([*cells, *own]).flags == ("equal_updates: `optimizer.lr` differs between runs: 0.003 in stl; 0.1 in pooled",)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from m3tl_cli.comparison.measures import (
     steps_to_target,
     win_tie_loss,
 )
-from m3tl_cli.core.results import Score
+from m3tl_cli.core.results import Score, StageCost
 from tests.comparison import _cells
 
 METRICS = {
@@ -127,6 +128,27 @@ def test_pareto_front_holds_what_nothing_beats() -> None:
     points = {"cheap": (1.0, 0.1), "worse": (2.0, 0.05), "good": (3.0, 0.6), "dear": (4.0, 0.6), "best": (5.0, 0.9), "odd": (math.nan, 1.0)}
     assert pareto_front(points) == ("cheap", "good", "best")
     assert pareto_front({"a": (1.0, 1.0), "b": (1.0, 1.0)}) == ("a", "b")
+
+
+def test_operations_have_a_number_where_they_were_counted_and_in_sums_that_lack_none() -> None:
+    results = _cells.cell("mtl_transfer", 1, lambda *_: 0.5).results
+    pretrain, train, adapt = results.stages
+    evaluate = StageCost("evaluate", 0, 0, 7, 0, 1.0)
+
+    def flops(*stages: StageCost, whole: float = 0.0) -> dict[str, float]:
+        found = cost_columns(replace(results, stages=stages, cost=replace(results.cost, flops=whole)))
+        return {stage: value for (column, stage), value in found.items() if column == "flops"}
+
+    counted = [replace(s, flops=f) for s, f in ((pretrain, 5.0), (train, 70.0), (adapt, 2.0))]
+    each = {"pretrain": 5.0, "train": 70.0, "adapt": 2.0}
+    assert flops(*counted, evaluate) == {"all": 77.0, "without pretraining": 72.0, **each}
+    assert flops(pretrain, *counted[1:], evaluate) == {"without pretraining": 72.0, "train": 70.0, "adapt": 2.0}
+    assert flops(*counted[:2], replace(adapt, flops=math.nan)) == {"pretrain": 5.0, "train": 70.0}
+    assert flops(pretrain, train, adapt) == {}, "files from before they were counted"
+    closed = replace(adapt, updates=0, backward=0)  # scored as it is: nothing to count, and nothing lacks
+    assert flops(*counted[:2], closed) == {"all": 75.0, "without pretraining": 70.0, "pretrain": 5.0, "train": 70.0}
+    assert flops(whole=9.0) == {"all": 9.0}
+    assert flops() == {}
 
 
 def test_costs_count_shared_work_and_pretraining_apart() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from m3tl_cli.comparison.cells import SETTINGS
 from m3tl_cli.comparison.plan import Contrast, Plan, plan_for
-from m3tl_cli.comparison.statistics import Array, estimate, max_t
+from m3tl_cli.comparison.statistics import Array, Choice, best_rival, estimate, max_t
 from m3tl_cli.comparison.verdict import Verdict, judge, two_sentences
 
 SEEDS = tuple(range(1, 9))
@@ -21,6 +21,11 @@ def arms(**rows: list[float] | Array) -> dict[str, Array]:
 
 def noise(seed: int, scale: float, size: int = 8) -> Array:
     return np.random.default_rng(seed).normal(0, scale, size)
+
+
+def always(**scores: float) -> dict[str, Array]:
+    """The same validation score at each of eight seeds."""
+    return {rival: np.full(8, score) for rival, score in scores.items()}
 
 
 def one(outcomes: dict[str, Array], seeds: tuple[int, ...] = SEEDS, planned: bool = True, plan: Plan = PAIR) -> Verdict:
@@ -99,7 +104,7 @@ def test_the_best_other_is_chosen_by_validation_and_never_by_test() -> None:
     plan = plan_for(["stl", "mtl", "meta", "m3tl"], axes={}, seeds=SEEDS, block="c", num_shots=5, margin=0.02)
     # By test meta is best, by validation mtl.
     outcomes = arms(stl=noise(1, 0.1), mtl=0.5 + noise(2, 0.1), meta=0.9 + noise(3, 0.1), m3tl=0.7 + noise(4, 0.1))
-    found = judge(plan, outcomes, SEEDS, {"stl": 0.1, "mtl": 0.6, "meta": 0.5}, planned=True)[-1]
+    found = judge(plan, outcomes, SEEDS, always(stl=0.1, mtl=0.6, meta=0.5), planned=True)[-1]
     assert found.chosen == "mtl"
     assert found.weights == {"m3tl": 1.0, "mtl": -1.0}
     assert found.difference.mean == pytest.approx((outcomes["m3tl"] - outcomes["mtl"]).mean())
@@ -111,13 +116,72 @@ def test_the_confirmatory_family_finds_the_switch_that_was_planted() -> None:
     plan = plan_for(list(SETTINGS), axes={}, seeds=SEEDS, block="c", num_shots=5, margin=0.05)
     shared = noise(0, 0.3)
     outcomes = {s: shared + 0.4 * switches[1] + noise(i + 1, 0.02) for i, (s, switches) in enumerate(SETTINGS.items())}
-    found = {v.name: v for v in judge(plan, outcomes, SEEDS, dict.fromkeys(SETTINGS, 0.0) | {"mtl_meta": 1.0}, planned=True)}
+    validation = always(**dict.fromkeys(SETTINGS, 0.0) | {"mtl_meta": 1.0})
+    found = {v.name: v for v in judge(plan, outcomes, SEEDS, validation, planned=True)}
     assert found["main effect of joint"].answer == "higher"
     assert found["main effect of joint"].difference.mean == pytest.approx(0.4, abs=0.02)
     assert found["main effect of pretrain"].answer == "no difference"
     assert found["m3tl - stl"].answer == "higher"
     assert found["m3tl - best other by validation"].chosen == "mtl_meta"
     assert found["m3tl - best other by validation"].answer == "no difference"
+
+
+CHOOSING = plan_for(["stl", "mtl", "meta", "m3tl"], axes={}, seeds=SEEDS, block="c", num_shots=5, margin=0.02)
+
+
+def four(scale: float = 0.1) -> dict[str, Array]:
+    return arms(stl=noise(1, scale), mtl=noise(2, scale), meta=noise(3, scale), m3tl=0.3 + noise(4, scale))
+
+
+def test_the_test_of_the_best_other_repeats_the_choice() -> None:
+    outcomes = four(0.2)
+    validation = {rival: outcomes[rival] + noise(10 + i, 0.05) for i, rival in enumerate(("stl", "mtl", "meta"))}
+    stl, best = judge(CHOOSING, outcomes, SEEDS, validation, planned=True)
+    differences = np.stack([outcomes["m3tl"] - outcomes[rival] for rival in validation], axis=1)
+    choice = Choice(differences, np.stack(list(validation.values()), axis=1))
+    chosen = int(best_rival(choice))
+    assert best.chosen == list(validation)[chosen]
+    assert best.values == pytest.approx(differences[:, chosen])
+    expected = max_t(differences[:, [0, chosen]], {1: choice})
+    assert [stl.p_adjusted, best.p_adjusted] == expected.adjusted.tolist()
+    assert [stl.p, best.p] == expected.p.tolist()
+    # The choice costs: the same difference without one has a smaller p.
+    assert max_t(differences[:, [chosen]]).p[0] < best.p
+
+
+def test_a_seed_without_a_validation_score_is_tested_and_has_no_say_in_the_choice() -> None:
+    outcomes, validation = four(), always(stl=0.1, mtl=0.4, meta=0.5)
+    validation["mtl"][0], validation["meta"][0] = 9.0, math.nan
+    found = judge(CHOOSING, outcomes, SEEDS, validation, planned=True)[-1]
+    assert (found.chosen, found.seeds) == ("meta", SEEDS)
+    validation["meta"][0] = 0.5
+    assert judge(CHOOSING, outcomes, SEEDS, validation, planned=True)[-1].chosen == "mtl"
+
+
+def test_a_rival_of_too_few_seeds_cannot_be_chosen_and_takes_no_seed_away() -> None:
+    outcomes, validation = four(), always(stl=0.1, mtl=0.4, meta=0.5)
+    outcomes["meta"][:3] = math.nan
+    found = judge(CHOOSING, outcomes, SEEDS, validation, planned=True)
+    assert {v.seeds for v in found} == {SEEDS}
+    assert found[-1].chosen == "mtl"
+    # With six it can be chosen, and all are tested on its seeds: any flip may choose it.
+    outcomes["meta"][2] = 0.1
+    found = judge(CHOOSING, outcomes, SEEDS, validation, planned=True)
+    assert {v.seeds for v in found} == {SEEDS[2:]}
+    assert found[-1].chosen == "meta"
+    outcomes["meta"][2] = math.nan
+    validation["meta"][:], validation["stl"][:3] = math.nan, math.nan
+    assert judge(CHOOSING, outcomes, SEEDS, validation, planned=True)[-1].chosen == "mtl"
+
+
+def test_rivals_without_a_common_seed_of_validation_leave_the_other_contrasts_alone() -> None:
+    outcomes = {arm: row[:4] for arm, row in four().items()}
+    validation = {"stl": np.array([0.1, math.nan, 0.1, math.nan]), "mtl": np.array([math.nan, 0.1, math.nan, 0.1])}
+    stl, best = judge(CHOOSING, outcomes, SEEDS[:4], validation, planned=True)
+    assert stl.answer == "exploratory"
+    assert stl.seeds == SEEDS[:4]
+    assert (best.answer, best.chosen) == ("missing", "")
+    assert best.sentence == "m3tl - best other by validation: not asked, no seed at which every rival has a validation score."
 
 
 def say(outcomes: dict[str, Array], seeds: tuple[int, ...], planned: bool = True, plan: Plan = PAIR) -> str:

@@ -12,6 +12,7 @@ import pytest
 from annotated_types import Ge, Gt, Lt
 
 from m3tl_cli.config.constructor import FILLED, NoSuchTarget, constructor
+from m3tl_cli.core.widths import Width
 
 SOURCE = """
 from __future__ import annotations
@@ -165,3 +166,9 @@ def test_reading_a_part_imports_neither_it_nor_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_mark_of_width_is_read_without_importing_the_network() -> None:
+    found = kinds("m3tl_cli.backbone.resnet.ResNet")
+    assert found["width"] == Annotated[int, Ge(2), Width()]
+    assert kinds("m3tl_cli.heads.vector.linear.Linear")["hidden"] == list[Annotated[int, Width()]]

@@ -16,10 +16,16 @@ CODE = Path(__file__).resolve().parents[1] / "cli" / "tree" / "code"
 PLAIN = {"_target_": f"{PARTS}.Plain"}
 GOOD: dict[str, Any] = {
     "seed": 1,
+    "arm_seed": 0,
     "name": "train",
     "tasks": None,
     "new_tasks": None,
+    "members": 1,
+    "with_target": False,
     "start": None,
+    "compared_as": "setting",
+    "baselines": [],
+    "estimator": None,
     "data": {"_target_": f"{PARTS}.Toy", "num": 10},
     "task": {"depth": {"_target_": f"{PARTS}.Kind"}, "segmentation": {"_target_": f"{PARTS}.Kind"}},
     "encoder": {"image": {"_target_": f"{PARTS}.Conv", "width": 32, "kind": "plain"}},
@@ -160,3 +166,11 @@ def test_values_are_shown_as_yaml_has_them() -> None:
 
 def test_keys_are_dotted_and_leave_out_what_only_hydra_reads() -> None:
     assert keys({"a": {"_target_": "x", "b": 1}, "c": 2}) == ["a", "a.b", "c"]
+
+
+def test_members_are_networks_of_one_task() -> None:
+    assert [p.place for p in check(members=3)] == ["members"]
+    separate = {"name": "ensemble", "pretrain": False, "joint": False, "bilevel": False, "handover": False}
+    assert check(members=3, paradigm=separate) == []
+    assert [p.place for p in check(members=3, paradigm=separate | {"bilevel": True})] == ["members"]
+    assert [p.place for p in check(members=0, paradigm=separate)] == ["members"]

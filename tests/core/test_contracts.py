@@ -62,3 +62,11 @@ def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
     write_text(path, "two")
     assert path.read_text() == "two"
     assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_task_from_before_members_is_no_member() -> None:
+    old = Task("depth", "depth", 1, True).to_json()
+    del old["member_of"]
+    task = Task.from_json(old)
+    assert (task.member_of, task.original) == ("", "depth")
+    assert Task("depth__2", "depth", 1, True, member_of="depth").original == "depth"

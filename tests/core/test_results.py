@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from m3tl_cli.core.results import Cost, Results, block_key, block_order, block_parts, block_title, mean
+from m3tl_cli.core.results import Cost, Results, StageCost, block_key, block_order, block_parts, block_title, mean, total_flops
 from tests.report import _cube, _folder
 
 
@@ -51,9 +51,19 @@ def test_a_file_from_before_a_field_existed_is_read(tmp_path: Path) -> None:
     }  # fmt: skip
     (tmp_path / "results.json").write_text(json.dumps(raw))
     found = Results.read(tmp_path / "results.json")
-    assert found.cost == Cost(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, labels=0)
+    assert found.cost == Cost(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, labels=0, flops=0.0)
     assert (found.curves, found.baselines, found.choices, found.stages, found.sources) == ((), {}, (), (), {})
     assert found.blocks["a"]["t"].scores["m"].error_reduction == 0.5
+
+
+def test_operations_of_stages_add_up_unless_one_that_trained_was_not_counted() -> None:
+    train, evaluate = StageCost("train", 5, 80, 5, 5, 1.0, flops=70.0), StageCost("evaluate", 0, 0, 3, 0, 1.0)
+    assert total_flops([train, evaluate]) == 70.0, "scoring is not counted, and is no lack"
+    assert total_flops([]) == 0.0
+    for lacking in (0.0, math.nan):
+        adapt = StageCost("adapt", 5, 80, 5, 5, 1.0, flops=lacking)
+        assert adapt.uncounted
+        assert total_flops([train, adapt, evaluate]) == 0.0
 
 
 def test_the_mean_of_a_curve_leaves_out_episodes_without_a_number() -> None:

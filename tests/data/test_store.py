@@ -200,3 +200,24 @@ def test_what_an_absent_modality_holds_reads_as_zeros(tmp_path: Path) -> None:
 def test_only_the_wanted_targets_are_read(tmp_path: Path) -> None:
     batch = _pool(tmp_path).read(torch.tensor([0]), ["u"])
     assert list(batch.targets) == list(batch.labelled) == ["u"]
+
+
+def test_a_pool_takes_the_rows_of_another_of_its_store(tmp_path: Path) -> None:
+    pool = _pool(tmp_path)
+    other = StorePool(
+        store=pool.store,
+        rows=torch.tensor([0]),
+        modalities=pool.modalities,
+        domain=torch.tensor([2]),
+        labelled=dict.fromkeys(("t", "u"), torch.tensor([True])),
+        present=dict.fromkeys(("rgb", "lidar"), torch.tensor([True])),
+    )
+    both = pool.with_rows_of(other)
+    batch = both.read(torch.tensor([3, 1, 0]))
+    assert (len(both), batch.index.tolist(), batch.domain.tolist()) == (4, [0, 2, 1], [2, 0, 0])
+    assert batch.targets["t"].tolist() == [0, 2, 1]
+    assert batch.labelled["u"].tolist() == [True, False, True]
+    assert batch.present["rgb"].tolist() == [True, False, True]
+    elsewhere = _pool(tmp_path / "other")
+    with pytest.raises(ValueError, match="must be a pool of"):
+        pool.with_rows_of(elsewhere)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -88,6 +88,7 @@ def make(
     planned: bool = True,
     failed: Sequence[tuple[str, int]] = (),
     pictures: bool = True,
+    beside: Mapping[str, str] | None = None,
     **more: Any,
 ) -> Comparison:
     """An ablation's folder with its run folders, and the comparison of them.
@@ -99,15 +100,24 @@ def make(
         planned: Whether there is a plan.
         failed: Setting and seed of runs that left no results.
         pictures: Whether the runs drew samples.
+        beside: Name of what stands beside the settings to what it is compared as; it does as well as m3tl.
         more: For `_cells.cell`.
     """
     made = cells(settings, seeds, folder, **more)
+    for name, kind in (beside or {}).items():
+        made += [
+            replace(like, setting=name, folder=folder / f"{name}-s{like.seed}", results=replace(like.results, paradigm=name), config=own)
+            for like in cells(["m3tl"], seeds, folder, **more)
+            for own in [{**like.config, "compared_as": kind, "paradigm": {**like.config["paradigm"], "name": name}}]
+        ]
     for cell in made:
-        _write(cell, failed=(cell.setting, cell.seed) in failed, pictures=pictures and cell.seed <= 2)
+        leave(cell, failed=(cell.setting, cell.seed) in failed, pictures=pictures and cell.seed <= 2)
     axes = sorted(made[0].axes)
     plan: Plan | None = None
     if planned:
-        plan = plan_for(settings, axes={}, seeds=seeds, block="c", num_shots=5, margin=0.02, budget="equal_updates")
+        plan = plan_for(
+            settings, baselines=tuple(beside or ()), axes={}, seeds=seeds, block="c", num_shots=5, margin=0.02, budget="equal_updates"
+        )
         plan.write(folder / "plan.json")
         (folder / "ablation.json").write_text(json.dumps({"command": ["m3tl", "ablate", f"seeds={len(seeds)}", "name=a b"]}))
     found, unread = read_cells([c.folder for c in made], axes)
@@ -119,7 +129,7 @@ def _samples() -> Any:
     return _folder.samples(6)
 
 
-def _write(cell: Cell, *, failed: bool, pictures: bool) -> None:
+def leave(cell: Cell, *, failed: bool, pictures: bool) -> None:
     cell.folder.mkdir(parents=True)
     (cell.folder / "config.yaml").write_text(json.dumps({"seed": cell.seed, **cell.config}))  # JSON is YAML, and quick
     state = {"state": "FAILED", "error": "loss of height is not finite at step 412"} if failed else {"state": "FINISHED"}

@@ -345,3 +345,16 @@ def test_names_from_outside_stay_text(tmp_path: Path) -> None:
     reader = read(replace(made, flags=(evil,), verdict=evil), tmp_path)
     assert not [t for t, _ in reader.tags if t == "script"]
     assert reader.text.count("alert('x')") > 12
+
+
+def test_what_stands_beside_the_settings_is_shown_apart_and_is_never_the_best(tmp_path: Path) -> None:
+    kinds = {"ensemble": "baseline", "joint_retraining": "upper_bound"}
+    found = _ablation.make(tmp_path / "a", seeds=range(1, 7), pictures=False, beside=kinds)
+    assert found.beside == kinds
+    text = ablation.write(found, tmp_path / "a").read_text().replace("<wbr>", "")
+    assert "72 runs of 10 settings (beside them ensemble) (upper bound, which saw all target labels: joint_retraining)" in text
+    assert "Beside the settings: baselines and upper bounds" in text
+    rows = [row for row in re.findall(r"<tr.*?</tr>", text, re.DOTALL) if re.search(r">(ensemble|joint_retraining)<", row)]
+    assert len(rows) > 6
+    assert not any("<b>" in row for row in rows), "they equal m3tl, the best in places"
+    assert any("<b>" in row for row in re.findall(r"<tr.*?</tr>", text, re.DOTALL) if ">m3tl<" in row)

@@ -53,5 +53,16 @@ def test_sizes_are_powers_of_1024(amount: int, text: str) -> None:
     assert formats.size(amount) == text
 
 
+@pytest.mark.parametrize(
+    ("operations", "text"),
+    [
+        (7.0, "7"), (999.4, "999"), (999.6, "1.0 k"), (9_949.0, "9.9 k"), (9_960.0, "10 k"), (35e9, "35 G"), (999.6e9, "1.0 T"),
+        (1.24e12, "1.2 T"), (2e19, "20000 P"), (0.0, ""), (math.nan, ""),
+    ],
+)  # fmt: skip
+def test_operations_are_two_digits_and_a_letter_and_empty_where_nobody_counted(operations: float, text: str) -> None:
+    assert formats.flops(operations) == text
+
+
 def test_what_no_font_has_becomes_a_question_mark() -> None:
     assert formats.drawable("Höhe \u2191 \u4e2d\x07") == "Höhe \u2191 ??"

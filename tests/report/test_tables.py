@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from m3tl_cli.core.results import Results, Score, TaskResult
+from m3tl_cli.core.results import Results, Score, StageCost, TaskResult
 from m3tl_cli.report import tables
 from m3tl_cli.report.read import Series
 from tests.report import _cube, _folder
@@ -77,7 +77,10 @@ def test_cost_is_said_in_words() -> None:
     assert rows["parameters of all networks"] == "1,284,391"
     assert rows["training time, evaluation included"] == "2 min 14 s"
     assert rows["peak memory"] == "870 MiB"
-    assert len(rows) == len(vars(_folder.COST)) - 1, "nobody counted the labels"
+    assert len(rows) == len(vars(_folder.COST)) - 2, "nobody counted the labels, nor the operations"
+    assert "FLOPs of training" not in rows
+    counted = tables.cost_rows(replace(_folder.COST, flops=3.52e10))
+    assert counted[0] == ("FLOPs of training", "35 G"), "the cost that comparisons match comes first"
     assert dict(tables.cost_rows(_cube.results().cost))["labelled samples seen, pretraining included"] == "38,400"
 
 
@@ -111,8 +114,16 @@ def test_the_cube_has_a_table_of_everything(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert read["stages"][0] == {
         "stage": "pretrain", "updates": "500", "samples": "8000", "forward": "500", "backward": "500", "seconds": "31.0", "cached": "1",
+        "flops": "",
     }  # fmt: skip
+    assert "flops" not in {r["quantity"] for r in read["cost"]}, "nobody counted"
     assert read["sources"][0] == {"task": "edges", "source": "segmentation", "score": "0.3"}
+
+
+def test_operations_that_were_counted_are_in_the_files() -> None:
+    [row] = csv.DictReader(tables.stages_csv([StageCost("train", 1, 16, 1, 1, 2.0, flops=3e9)]).splitlines())
+    assert float(row["flops"]) == 3e9
+    assert "flops,3000000000.0" in tables.cost_csv(replace(_folder.COST, flops=3e9)).splitlines()
 
 
 def test_an_episode_without_a_number_is_not_counted() -> None:

@@ -73,6 +73,13 @@ def test_stages_have_their_share_of_the_time() -> None:
     assert "Cached" not in words(stage_table(_cube.results().stages[1:]))
 
 
+def test_stages_say_their_operations_where_they_were_counted() -> None:
+    pretrain, *others = _cube.results().stages
+    text = words(stage_table([pretrain, replace(others[0], flops=3.52e10)]))
+    assert "| warm_up | 35 G | 500 |" in text
+    assert "35 G" not in words(stage_table([pretrain, *others]))
+
+
 def test_an_unknown_block_has_a_section_of_its_own() -> None:
     whole = _cube.results()
     assert "Block mine" in sections(replace(whole, blocks={"mine@3": whole.blocks["b@1"]}), {})

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from m3tl_cli.balancing.sum import Sum
 from m3tl_cli.core.contracts import Episode, Task
 from m3tl_cli.core.draws import draw_episode
+from m3tl_cli.head_init.closed_form import ClosedForm
 from m3tl_cli.head_init.zero_out import ZeroOut
 from m3tl_cli.inner.maml import MAML
 from m3tl_cli.optimizer.sgd import SGD
@@ -115,6 +117,28 @@ def test_a_fresh_head_starts_from_the_support_in_its_units() -> None:
     found = adapter().adapt(start, drawn, trial())
     assert found[0]["new"]["mae"] == pytest.approx(expected, rel=1e-4), "all weights 0: the support's mean"
     assert found[5]["new"]["mae"] < found[0]["new"]["mae"]
+
+
+@pytest.mark.parametrize("sharing", [Hard, Separate])
+@pytest.mark.parametrize("how", [trial(), Trial("inner loop", None)], ids=["optimiser", "inner loop"])
+def test_operations_of_steps_and_of_built_heads_are_counted_and_scoring_is_not(how: Trial, sharing: type[Sharing]) -> None:
+    model = a_model(TASKS, sharing)
+    model.add_task(regression("new"), "a")
+    new = (*TASKS, "new")
+    start = a_start(
+        model=model, block="c", tasks=tuple(regression(t) for t in new), fresh=frozenset({"new"}), handed=frozenset(),
+        head_init=ClosedForm(ridge=0.1, classification="ridge", scale=1.0), inner=build_inner("maml", diverge=1e6),
+    )  # fmt: skip
+    adapt, drawn = adapter(), [episode(new, shots=n) for n in (20, 12, 20, 12, 5, 20)]
+    with torch.no_grad(), FlopCounterMode(display=False) as scoring:
+        model.outputs(model.params(), drawn[0].query[0].batch, new)
+    for e in drawn:
+        before = adapt.spent
+        with FlopCounterMode(display=False) as whole:
+            points = adapt.adapt(start, e, how)
+        spent = adapt.spent - before
+        assert spent.flops > 0
+        assert spent.flops == whole.get_total_flops() - len(points) * scoring.get_total_flops()
 
 
 def test_kept_tasks_are_scored_before_and_after() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -50,7 +52,7 @@ class Planted:
 
     def adapt(self, start: Start, episode: Episode, trial: Trial, *, last: int | None = None, watch: int = -1) -> Points:
         self.calls += 1
-        self.spent += Spent(updates=2, forward=7)
+        self.spent += Spent(updates=2, forward=7, flops=9.0)
         errors = {s: e + episode.uid / 4 for s, e in self.errors[trial.label].items() if last is None or s <= last}
         return {s: {"a": {"mae": e, "rmse": e, "r_squared": 0.0}} for s, e in errors.items()}
 
@@ -129,6 +131,18 @@ def test_what_is_recorded_is_not_done_again(tmp_path: Path) -> None:
     assert second.spent == first.spent, "what an earlier part of the run spent is counted"
     told = [e for e in events if isinstance(e, Advanced)]
     assert told[-1].done == told[-1].total == first.calls
+
+
+def test_a_record_from_before_operations_were_counted_leaves_their_sum_unknown(tmp_path: Path) -> None:
+    record, adapter = tmp_path / "r.jsonl", Planted()
+    run(protocol(), record, adapter, [start()])
+    key, points, spent = json.loads(record.read_text().splitlines()[0])
+    assert spent == [2, 0, 7, 0, 9.0]
+    record.write_text(json.dumps([key, points, spent[:4]]) + "\n")
+    again = Planted()
+    run(protocol(), record, again, [start()])
+    assert math.isnan(again.spent.flops)
+    assert (again.spent.updates, again.spent.forward) == (adapter.spent.updates, adapter.spent.forward)
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,19 @@ def parts(*, joint: bool = True, handover: bool = True, bilevel: bool = False, p
         "paradigm": Paradigm("x", pretrain=pretrain, joint=joint, bilevel=bilevel, handover=handover),
         "trained": trained, "scratch": scratch, "seen": tuple(map(regression, SEEN)), "new": tuple(map(regression, NEW)),
         "inner": build_inner("maml"), "fresh_inner": lambda: build_inner("maml"), "handover": Extract, "seed": 0,
-        "head_init": ZeroOut(), "probe": ZeroOut(), "fresh": frozenset(),
+        "head_init": ZeroOut(), "probe": ZeroOut(), "fresh": frozenset(), "complete": False,
     }  # fmt: skip
     return Parts(**(numbers | changes))
+
+
+def test_a_model_that_knows_the_target_is_scored_as_it_is() -> None:
+    own = parts(trained=a_model((*SEEN, *NEW), Hard), complete=True)
+    starts = by_block(make_starts(own, protocol(baselines=["ridge", "random", "scratch"]), {}))
+    assert set(starts) == {("", "b"), ("", "c")}
+    for start in starts.values():
+        assert start.closed
+        assert not start.fresh
+        assert states_equal(dict(start.phi), {n: p.detach() for n, p in own.trained.params().items()})
 
 
 def by_block(starts: list[Start]) -> dict[tuple[str, str], Start]:

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from m3tl_cli.core.contracts import generator
+from m3tl_cli.core.contracts import Task, generator
 from m3tl_cli.core.errors import ConfigError
 from m3tl_cli.task.base import TaskKind
+from m3tl_cli.task.binary import Binary
+from m3tl_cli.task.multiclass import Multiclass
 from tests.task.cases import NAMES, Case, make
 
 ONE_OF_EACH = ("multiclass", "segmentation", "normals", "regression_huber", "depth_log_l1", "binary", "binary_map", "regression_map_huber")
@@ -265,3 +267,44 @@ def test_a_kind_without_an_ideal_output_says_so() -> None:
 
     with pytest.raises(ConfigError, match="must have an ideal output; found Other"):
         Other(task=case.kind.task).prior(case.target, case.labelled)
+
+
+def test_classes_are_combined_by_their_probabilities() -> None:
+    """By hand: (.8, .2) and (.2, .8) give (.5, .5); (.9, .1) and (.6, .4) give (.75, .25), where logits would give .786."""
+    kind = Multiclass(task=Task("t", "multiclass", 2, False, classes=("a", "b")), label_smoothing=0.0)
+    one, two = (torch.tensor(p, dtype=torch.float64).log() + 3 for p in ([[0.8, 0.2], [0.9, 0.1]], [[0.2, 0.8], [0.6, 0.4]]))
+    assert torch.allclose(kind.combine([one, two]).exp(), torch.tensor([[0.5, 0.5], [0.75, 0.25]], dtype=torch.float64), atol=1e-15)
+
+
+def test_yes_or_no_is_combined_by_its_probability() -> None:
+    kind = Binary(task=Task("t", "binary", 1, False), pos_weight=1.0)
+    one, two, three = (torch.logit(torch.tensor([[p]], dtype=torch.float64)) for p in (0.9, 0.6, 0.3))
+    assert kind.combine([one, two, three]).sigmoid().item() == pytest.approx(0.6, abs=1e-15)
+    far = torch.tensor([[-800.0]], dtype=torch.float64)
+    assert kind.combine([far, far]).item() == pytest.approx(-800.0), "no logit is too far for a mean"
+
+
+def test_values_are_combined_by_their_mean_in_the_targets_unit() -> None:
+    case = make("regression_mse")
+    one, two = case.output, case.output.flip(0)
+    assert torch.allclose(case.kind.decode(case.kind.combine([one, two])), (case.kind.decode(one) + case.kind.decode(two)) / 2)
+
+
+def test_normals_are_combined_as_directions() -> None:
+    """By hand: up and right, whatever lengths the outputs have, give the direction between them."""
+    kind = make("normals").kind
+    up = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64).reshape(1, 3, 1, 1)
+    right = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64).reshape(1, 3, 1, 1)
+    found = kind.decode(kind.combine([4 * up - up, 0.5 * right - up])).flatten()
+    assert torch.allclose(found, torch.tensor([0.5**0.5, -(0.5**0.5), 0.0], dtype=torch.float64), atol=1e-9)
+
+
+def test_networks_that_agree_are_combined_to_what_each_says(case: Case) -> None:
+    combined = case.kind.combine([case.output, case.output, case.output])
+    assert combined.shape == case.output.shape
+    assert torch.allclose(case.kind.decode(combined).double(), case.kind.decode(case.output).double(), atol=1e-6)
+
+
+def test_the_order_of_networks_does_not_matter(case: Case) -> None:
+    outputs = [case.output, case.output.flip(0), -case.output]
+    assert torch.allclose(case.kind.combine(outputs), case.kind.combine(outputs[::-1]), atol=1e-12)

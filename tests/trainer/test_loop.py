@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
@@ -184,6 +185,21 @@ def test_a_run_that_is_killed_resumes_to_the_same_bits(number: signal.Signals, t
     first, second = (checkpoint.load(folder / LAST) for folder in (tmp_path, tmp_path / "unbroken"))
     for key in ("model", "optimizer", "selection", "passes"):
         assert states_equal(first[key], second[key]), key
+
+
+def test_operations_survive_a_resume_and_are_unknown_after_a_checkpoint_that_lacks_them(tmp_path: Path) -> None:
+    fit(a_model(ALL), ALL, tmp_path, updates=10)
+    state = checkpoint.load(tmp_path / LAST)
+    forward, backward, flops = state["passes"]
+    assert (forward, backward) == (10, 10)
+    assert flops > 0
+    fit(a_model(ALL), ALL, tmp_path, updates=20, resume=True)
+    assert checkpoint.load(tmp_path / LAST)["passes"] == [20, 20, 2 * flops]
+    checkpoint.save(tmp_path / LAST, {**state, "passes": [forward, backward]})
+    fit(a_model(ALL), ALL, tmp_path, updates=20, resume=True)
+    again = checkpoint.load(tmp_path / LAST)["passes"]
+    assert again[:2] == [20, 20]
+    assert math.isnan(again[2])
 
 
 def test_a_second_signal_leaves_at_once(tmp_path: Path) -> None:

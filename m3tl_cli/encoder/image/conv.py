@@ -10,6 +10,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from m3tl_cli.core.contracts import ModalityInfo, Signature
+from m3tl_cli.core.widths import Width
 from m3tl_cli.encoder.base import Encoder
 
 
@@ -34,7 +35,7 @@ class Conv(Encoder):
     def __init__(
         self,
         *,
-        width: Annotated[int, Ge(2)],
+        width: Annotated[int, Ge(2), Width()],
         stride: Literal[2, 4],
         groups: Annotated[int, Ge(1)],
         modality: ModalityInfo,

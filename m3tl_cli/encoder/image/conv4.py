@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from m3tl_cli.core.contracts import ModalityInfo, Signature
 from m3tl_cli.core.errors import ConfigError
+from m3tl_cli.core.widths import Width
 from m3tl_cli.encoder.base import Encoder
 
 BLOCKS = 4
@@ -45,7 +46,7 @@ class Conv4(Encoder):
     def __init__(
         self,
         *,
-        width: Annotated[int, Ge(1)],
+        width: Annotated[int, Ge(1), Width()],
         norm: Literal["group", "batch"],
         groups: Annotated[int, Ge(1)],
         modality: ModalityInfo,

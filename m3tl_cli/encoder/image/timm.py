@@ -25,6 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from m3tl_cli.core.contracts import ModalityInfo, Name, Signature
 from m3tl_cli.core.errors import ConfigError, DataError
 from m3tl_cli.core.weights import SUFFIXES, Loaded, match, read
+from m3tl_cli.core.widths import Width
 from m3tl_cli.encoder.base import Encoder
 
 OWN = ("checkpoint_path", "features_only", "in_chans", "num_classes", "out_indices", "pretrained", "pretrained_cfg_overlay")
@@ -82,7 +83,7 @@ class Timm(Encoder):
         model: str,
         output: Literal["map", "vector"],
         stage: int,
-        width: Annotated[int, Ge(1)] | None,
+        width: Annotated[int, Ge(1), Width()] | None,
         weights: str | None,
         input_size: Annotated[int, Ge(1)] | None,
         mean: Literal["model"] | list[float],

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from m3tl_cli.core.contracts import ModalityInfo, Signature
 from m3tl_cli.core.errors import ConfigError
+from m3tl_cli.core.widths import Width
 from m3tl_cli.encoder.base import Encoder
 
 
@@ -38,7 +39,7 @@ class PointNet(Encoder):
     def __init__(
         self,
         *,
-        width: Annotated[int, Ge(2)],
+        width: Annotated[int, Ge(2), Width()],
         stride: Annotated[int, Ge(1)],
         scale: Annotated[float, Gt(0)],
         modality: ModalityInfo,

@@ -9,6 +9,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from m3tl_cli.core.contracts import ModalityInfo, Signature
+from m3tl_cli.core.widths import Width
 from m3tl_cli.encoder.base import Encoder
 
 
@@ -25,7 +26,7 @@ class MLP(Encoder):
         modality: Gives the number of columns.
     """
 
-    def __init__(self, *, width: Annotated[int, Ge(2)], num_layers: Annotated[int, Ge(1)], modality: ModalityInfo) -> None:
+    def __init__(self, *, width: Annotated[int, Ge(2), Width()], num_layers: Annotated[int, Ge(1)], modality: ModalityInfo) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for index in range(num_layers):

@@ -21,6 +21,7 @@ from transformers.utils import logging as library_logging
 from m3tl_cli.core.contracts import ModalityInfo, Name, Signature
 from m3tl_cli.core.errors import ConfigError, DataError
 from m3tl_cli.core.weights import SUFFIXES, Loaded, read
+from m3tl_cli.core.widths import Width
 from m3tl_cli.encoder.base import Encoder
 from m3tl_cli.encoder.text import origin
 
@@ -72,7 +73,7 @@ class HFText(Encoder):
         output: Literal["vector", "tokens"],
         pooling: Literal["mean", "cls", "pooler"],
         normalise: bool,
-        width: Annotated[int, Ge(1)] | None,
+        width: Annotated[int, Ge(1), Width()] | None,
         max_length: Annotated[int, Ge(1)],
         attention: Literal["eager", "sdpa"],
         dropout: Annotated[float, Ge(0), Lt(1)] | None,

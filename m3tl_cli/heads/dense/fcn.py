@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from m3tl_cli.core.contracts import Signature, Task
 from m3tl_cli.core.errors import ConfigError
+from m3tl_cli.core.widths import Width
 from m3tl_cli.heads.base import Head
 
 
@@ -39,7 +40,7 @@ class FCN(Head):
     def __init__(
         self,
         *,
-        width: Annotated[int, Ge(1)],
+        width: Annotated[int, Ge(1), Width()],
         kernel: Annotated[int, Ge(1)],
         groups: Annotated[int, Ge(1)],
         task: Task,

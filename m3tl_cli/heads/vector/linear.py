@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from m3tl_cli.core.contracts import Signature, Task
 from m3tl_cli.core.errors import ConfigError
+from m3tl_cli.core.widths import Width
 from m3tl_cli.heads.base import Head
 
 
@@ -27,7 +29,7 @@ class Linear(Head):
         ConfigError: If a hidden layer has no unit.
     """
 
-    def __init__(self, *, hidden: list[int], task: Task, inputs: Signature) -> None:
+    def __init__(self, *, hidden: list[Annotated[int, Width()]], task: Task, inputs: Signature) -> None:
         super().__init__()
         if any(width < 1 for width in hidden):
             raise ConfigError(

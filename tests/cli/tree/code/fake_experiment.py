@@ -43,7 +43,7 @@ def _run(cfg, folder, emit, resume, group, stopped):
     emit(Advanced("train", cfg.trainer.updates, cfg.trainer.updates))
     scores = {"rmse": Score(0.5, 2.0, 0.0, "lower", "m")}
     block = {task: TaskResult("depth", "rmse", scores) for task in cfg.tasks or cfg.task}
-    cost = Cost(1000, 1000, 1, cfg.trainer.updates, 320, 20, 20, 1.5, 0.0, 2**28)
+    cost = Cost(1000, 1000, 1, cfg.trainer.updates, 320, 20, 20, 1.5, 0.0, 2**28, flops=60.0)
     results = Results(cfg.paradigm.name, cfg.seed, tuple(block), {"a": block}, cost)
     results.write(folder / "results.json")
     return results
