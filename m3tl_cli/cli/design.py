@@ -183,7 +183,7 @@ class Design:
             num_shots=self.num_shots,
             margin=self.options.margin,
             alpha=self.options.alpha,
-            reference=self.options.reference,
+            reference=self.options.reference if self.options.reference in self.settings else self.arms[0].label,
             budget=self.options.budgets[-1],
         )
 

@@ -225,14 +225,14 @@ def _computation(e: Evidence) -> Finding:
     for seed, cell in e.own.items():
         there = [by_seed[seed] for by_seed in rivals if seed in by_seed]
         if len(there) == len(rivals) and rivals:
-            values.append(math.log2(_passes(cell) / min(map(_passes, there))))
-    if not values:
-        return Finding("no runs to hold its passes against")
+            values.append(math.log2(_flops(cell) / min(map(_flops, there))))
+    if not any(map(math.isfinite, values)):
+        return Finding("no runs to hold its operations against")
     found = estimate(values, e.level)
     against = "the cheaper of multi-task and meta" if e.column == "transfer" else "stl"
-    told = f"{2**found.mean:.2f} of the forward and backward passes of {against}, all stages"
+    told = f"{2**found.mean:.2f} of the FLOPs of {against}, all stages"
     dear = e.column == "meta"
-    # Passes are counted, not estimated: they decide where all seeds say the same.
+    # Operations are counted, not estimated: they decide where all seeds say the same.
     holds = None if min(values) <= 0 < max(values) else (max(values) > 0) == dear
     return Finding(told, _claim(holds, "").answer, found)
 
@@ -294,7 +294,7 @@ _MEASURES: Mapping[str, tuple[str, Callable[[Evidence], Finding]]] = {
     "type": ("hand-over of parameters, sharing while training", _kind_of_transfer),
     "heterogeneous tasks": ("mean normalised gain with tasks of several kinds", _unlike),
     "training data": ("gain over stl along the learning curve", _data),
-    "computation": ("forward and backward passes of all stages", _computation),
+    "computation": ("floating-point operations of all stages", _computation),
     "structure": ("tasks that a step of one network serves", _structure),
     "two-level optimisation": ("inner steps in training", _levels),
     "negative transfer": ("relative change per task against stl, intervals that hold for all tasks at once", _negative),
@@ -317,9 +317,9 @@ def _shots(cell: Cell, kind: str) -> list[int]:
     return sorted(n for k, n in parts if k == kind and n is not None)
 
 
-def _passes(cell: Cell) -> float:
-    columns = cost_columns(cell.results)
-    return max(1.0, columns["forward", "all"] + columns["backward", "all"])
+def _flops(cell: Cell) -> float:
+    """NaN where nobody counted them."""
+    return cost_columns(cell.results).get(("flops", "all"), math.nan)
 
 
 def _delta_m(e: Evidence) -> list[float]:

@@ -498,10 +498,10 @@ class Engine:
     ) -> list[Reached]:
         assert self.inner is not None
         twice = differentiable and self.inner.second_order
-        names, counted = self._adapting(tasks), Steps(self.inner)
+        names, taken = self._adapting(tasks), Steps(self.inner)
 
         def objective(params: Params) -> Mapping[TaskName, Tensor]:
-            counted.evaluated(torch.is_grad_enabled())
+            step.done(taken.before(torch.is_grad_enabled()))
             kernel: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
             with kernel:
                 return self._support_losses(params, labelled)
@@ -514,7 +514,7 @@ class Engine:
         shown = None if on_step is None else show
         with self._flops.repeated(("inner step", _shapes(labelled), names, twice, len(self._phi)), self.passes) as step:
             reached = self.inner.adapt(objective, start, names, steps=steps, differentiable=differentiable, on_step=shown)
-            step.times = counted.taken
+            step.done(taken.before(False))
         return reached
 
     def _support_losses(self, params: Params, labelled: Sequence[Labelled]) -> dict[TaskName, Tensor]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +29,24 @@ class Passes:
     flops: float = 0.0
 
 
-@dataclass
 class Repeated:
-    """How often the work of a `FlopTable.repeated` was done; whoever does it says so before the end."""
+    """Work inside `FlopTable.repeated`; whoever does it says how often.
 
-    times: int = 0
+    Args:
+        once: Operations of doing it once; None: not known yet.
+        so_far: Operations until now. stop: Ends their counting.
+    """
+
+    def __init__(self, once: float | None, so_far: Callable[[], float], stop: Callable[[], None]) -> None:
+        self.once, self.times = once, 0
+        self._so_far, self._stop = so_far, stop
+
+    def done(self, times: int) -> None:
+        """It was done so often by now. As soon as it was done at all, enough is known of it, and the rest runs unwatched."""
+        self.times = times
+        if self.once is None and times:
+            self.once = self._so_far() / times
+            self._stop()
 
 
 class _Counter(TorchDispatchMode):
@@ -111,21 +124,15 @@ class FlopTable:
             key: Everything that the operations of doing it once depend on.
             passes: What they are added to, if nothing is raised.
         """
-        repeated = Repeated()
-        if self._inside:
+        apart, counting = self._apart, ExitStack()
+        repeated = Repeated(self._known.get(key), lambda: counter.flops - (self._apart - apart), counting.close)
+        with counting:
+            if repeated.once is None:
+                counter = counting.enter_context(self._counting())
             yield repeated
-            return
-        known = self._known.get(key)
-        if known is not None:
-            yield repeated
-        else:
-            apart = self._apart
-            with self._counting() as counter:
-                yield repeated
-            if not repeated.times:
-                return
-            known = self._known[key] = (counter.flops - (self._apart - apart)) / repeated.times
-        passes.flops += known * repeated.times
+        if repeated.once is not None:
+            self._known[key] = repeated.once
+            passes.flops += repeated.once * repeated.times
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -163,15 +170,11 @@ class Steps:
         self._inner = inner
         self._taken, self._pending, self._halvings = 0, False, inner.halvings
 
-    def evaluated(self, graph: bool) -> None:
-        """Call it before the objective is evaluated."""
+    def before(self, graph: bool) -> int:
+        """Steps until now; call it before every evaluation of the objective, and with False when the descent has ended."""
         self._taken += self._pending and self._inner.halvings == self._halvings
         self._pending, self._halvings = graph, self._inner.halvings
-
-    @property
-    def taken(self) -> int:
-        """Steps, once the descent has ended."""
-        return self._taken + (self._pending and self._inner.halvings == self._halvings)
+        return self._taken
 
 
 def shape(batch: Batch) -> Hashable:

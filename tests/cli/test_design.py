@@ -115,6 +115,11 @@ def test_a_folder_is_named_after_setting_seed_and_levels_with_safe_characters() 
     assert name != folder_name(Arm("mtl", {"tasks": "[depth,edges]", "lr": "0.001"}), 3, ["x=2"])
 
 
+def test_where_the_reference_takes_no_part_the_first_arm_stands_in_for_it() -> None:
+    assert made("block=a", "settings=mtl", "axes.arm_seed=[1,2]").plan().reference == "mtl, arm_seed=1"
+    assert made("block=a").plan().reference == "stl"
+
+
 class TestBaselines:
     def test_they_stand_after_the_settings_and_choose_their_own_groups(self) -> None:
         design = made("block=a", "seeds=1", "settings=stl,mtl", "baselines=[whole]", "balancing=pcgrad", "trainer.clip=2")

@@ -14,6 +14,7 @@ from m3tl_cli.core.results import Choice, Cost, Curve, Results, Score, StageCost
 SHOTS = (1, 5, 20)
 SEEN = ("segmentation", "depth")
 NEW = ("edges", "height", "drivable", "count")
+FLOPS = 3e9  # of a pass forward and one back
 
 Gain = Callable[[str, int, str, str], float]
 """Setting, seed, block key, task -> normalised gain."""
@@ -75,9 +76,9 @@ def cell(
     networks = 1 if joint or bilevel else len(of["a"])
     forward = updates * networks * (5 if bilevel else 1)
     stages = (
-        *((StageCost("pretrain", 20, 320, 20, 20, 2.0, cached=True),) if pretrain else ()),
-        StageCost("train", updates, 16 * updates, forward, forward, 10.0),
-        StageCost("adapt", 50, 400, 50, 50, 3.0),
+        *((StageCost("pretrain", 20, 320, 20, 20, 2.0, cached=True, flops=20 * FLOPS),) if pretrain else ()),
+        StageCost("train", updates, 16 * updates, forward, forward, 10.0, flops=forward * FLOPS),
+        StageCost("adapt", 50, 400, 50, 50, 3.0, flops=50 * FLOPS),
     )
     axes = dict(axes or {})
     folder = root / ("-".join([setting, *axes.values(), f"s{seed}", str(updates)]))

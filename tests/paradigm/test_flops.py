@@ -211,7 +211,7 @@ class Blind(FlopTable):
 
     @contextmanager
     def repeated(self, key: Hashable, passes: Passes) -> Iterator[Repeated]:
-        yield Repeated()
+        yield Repeated(0.0, float, list)
 
 
 @pytest.mark.parametrize("norm", ["layer", "attention", "dropout"])
@@ -276,9 +276,9 @@ def test_work_that_repeats_is_counted_by_its_times_and_what_is_inside_by_itself(
     for times in (0, 2, 5, 0):
         before = passes.flops
         with flops.repeated("steps", passes) as repeated:
-            for _ in range(times):
+            for done in range(times):
                 _ = x @ x.T
                 with flops.block("inside", passes):
                     _ = x.T @ x
-            repeated.times = times
+                repeated.done(done + 1)
         assert passes.flops - before == times * (one + inside)
