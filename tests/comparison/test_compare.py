@@ -382,5 +382,6 @@ def test_without_a_plan_none_is_made_for_what_stands_beside_the_settings() -> No
 
 def test_a_baseline_may_differ_in_what_it_chooses_and_is_flagged_for_anything_else() -> None:
     cells = ablation(additive, settings=["stl"])
-    own = ablation(identical, settings=["pooled"], compared_as="baseline", sharing={"_target_": "pooled"}, optimizer__lr=0.1)
+    chosen = {"sharing": {"_target_": "pooled"}, "members": 3, "target": {"num_shots": [1, 5, 20], "baselines": []}}
+    own = ablation(identical, settings=["pooled"], compared_as="baseline", optimizer__lr=0.1, **chosen)
     assert compare([*cells, *own]).flags == ("equal_updates: `optimizer.lr` differs between runs: 0.003 in stl; 0.1 in pooled",)
