@@ -124,11 +124,12 @@ def _about(found: Comparison) -> str:
     runs = f"{count(len(found.runs))} run{'' if len(found.runs) == 1 else 's'}"
     own = len(found.arms) - len(found.beside)
     arms = f"{own} setting{'' if own == 1 else 's'}"
-    for kind, word in (("baseline", "beside them"), ("upper_bound", "upper bound, which saw all target labels:")):
+    for kind, words in (("baseline", "beside them"), ("upper_bound", "as upper bound, with all target labels,")):
         those = [arm for arm in found.arms if found.beside.get(arm) == kind]
-        arms += f" ({word} {', '.join(those)})" if those else ""
+        arms += f", {words} {', '.join(those)}" if those else ""
+    arms += ";" if found.beside else ","
     return (
-        f"{runs} of {arms}, {seeds(len(found.seeds))}, decided under {found.budget}. The outcome: mean normalised gain over the main tasks "
+        f"{runs} of {arms} {seeds(len(found.seeds))}, decided under {found.budget}. The outcome: mean normalised gain over the main tasks "
         f"on {block_title(found.plan.key)}; margin {found.plan.margin:g}, family-wise error {found.plan.alpha:g}. "
         "Every number leads to its runs."
     )

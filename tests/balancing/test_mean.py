@@ -15,10 +15,10 @@ def test_the_gradient_is_the_mean_of_the_rows() -> None:
     assert torch.allclose(8 * gradient, call(Sum(), matrix, losses(8), names(8)).gradient_P, rtol=1e-12)
 
 
-def test_a_task_counts_no_more_where_others_are_absent() -> None:
+def test_tasks_that_are_absent_do_not_count() -> None:
     balancer = Mean()
     balancer.reset(names(4))
-    assert torch.equal(balancer.weights(losses(2), names(2)), torch.full((2,), 0.25, dtype=torch.float64))
+    assert torch.equal(balancer.weights(losses(2), names(2)), torch.full((2,), 0.5, dtype=torch.float64))
 
 
 def test_one_task_counts_1() -> None:

@@ -15,7 +15,8 @@ CHOICES = [
     f"{group}={option.name}"
     for group, options in paths.options().items()
     for option in options
-    if group not in ("task", "budget/data")  # chosen by the data, and by budget and data together
+    # Chosen by the data, or by two other choices together.
+    if group not in ("task", "budget/data", "experiment/sharing", "experiment/baseline")
 ]
 FILES = {  # what an option needs to be told
     "data=audio_clips": ["data.folder=clips"],

@@ -352,7 +352,7 @@ def test_what_stands_beside_the_settings_is_shown_apart_and_is_never_the_best(tm
     found = _ablation.make(tmp_path / "a", seeds=range(1, 7), pictures=False, beside=kinds)
     assert found.beside == kinds
     text = ablation.write(found, tmp_path / "a").read_text().replace("<wbr>", "")
-    assert "72 runs of 10 settings (beside them ensemble) (upper bound, which saw all target labels: joint_retraining)" in text
+    assert "72 runs of 10 settings, beside them ensemble, as upper bound, with all target labels, joint_retraining; 6 seeds" in text
     assert "Beside the settings: baselines and upper bounds" in text
     rows = [row for row in re.findall(r"<tr.*?</tr>", text, re.DOTALL) if re.search(r">(ensemble|joint_retraining)<", row)]
     assert len(rows) > 6
