@@ -63,6 +63,7 @@ def test_one_member_is_the_single_task_run_to_the_bit(tmp_path: Path) -> None:
     assert states_equal(*(checkpoint.load(tmp_path / name / BEST)["model"] for name in ("stl", "one")))
 
 
+@pytest.mark.slow
 def test_a_run_of_members_trains_adapts_and_shows_tasks(tmp_path: Path) -> None:
     events: list[Event] = []
     more = ["target.num_validation=1", "target.inner=true", "target.source_domains=true"]

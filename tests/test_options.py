@@ -45,7 +45,7 @@ ELSEWHERE = (
     "estimator",
 )  # they need files, or data of another sort
 PARADIGMS = sorted(path.stem for path in (ROOT / "conf" / "paradigm").glob("*.yaml"))
-QUICK = {"stl", "transfer", "meta", "m3tl"}  # a corner of each sort; the others with the slow tests
+QUICK = {"stl", "m3tl"}  # no switch and all of them; the others with the slow tests
 
 
 @pytest.fixture(scope="module")

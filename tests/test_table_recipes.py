@@ -23,7 +23,7 @@ LANDMINE = ("landmine", "landmine_hard")
 STL, MTL, POOLED, BOOSTING = "paradigm=stl", "paradigm=mtl", "baseline=pooled", "baseline=gradient_boosting"
 LIKE_TASKS = [
     ("landmine", STL, 29), ("landmine", MTL, 29), ("landmine_hard", MTL, 1), ("landmine", POOLED, 1), ("landmine", BOOSTING, 29),
-    ("school", POOLED, 1),
+    pytest.param("school", POOLED, 1, marks=pytest.mark.slow),
     pytest.param("school", STL, 139, marks=pytest.mark.slow), pytest.param("school", MTL, 139, marks=pytest.mark.slow),
 ]  # fmt: skip
 
