@@ -74,6 +74,12 @@ class Experiment:
         """
         data = make(cfg.data, Data)
         prepare(data)
+        if cfg.start and cfg.with_target:
+            raise ConfigError(
+                "`with_target` must be false where a finished run is started from; found true: nothing is left to adapt.",
+                hint="start from a run of paradigm=mtl_handover or mtl_transfer",
+                place="with_target",
+            )
         before = about_run(cfg.start) if cfg.start else None
         if before:
             cfg = OmegaConf.create({**cfg, "task": {**before["config"]["task"], **cfg.task}})
@@ -132,7 +138,8 @@ class Experiment:
         """Stages by name, in order."""
         loop = self.loop
         warm_up = round(loop.warm_up * loop.updates)
-        lengths = Lengths(self.source.updates, warm_up, loop.updates, self.protocol.steps[-1])
+        adapt = 0 if self.cfg.with_target else self.protocol.steps[-1]
+        lengths = Lengths(self.source.updates, warm_up, loop.updates, adapt)
         new = tuple(n for n in self.new if n not in self.tasks)
         found = self.paradigm.stages(tuple(self.tasks), new, self.data.blocks, lengths)
         return {stage.name: stage for stage in found}

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from m3tl_cli.assembly import Experiment, kind_of, make
+from m3tl_cli.assembly import Experiment, kind_of, make, own_seed
 from m3tl_cli.core.contracts import Batch, Episode, Pool, Task, TaskName
 from m3tl_cli.core.errors import ConfigError
 from m3tl_cli.core.events import Advanced, Emit, Measured, Said, StageStarted
@@ -259,4 +259,4 @@ def labels_of(kind: TaskKind, target: Tensor, labelled: Tensor) -> Labels:
 
 
 def _estimator(parts: Experiment) -> Estimator:
-    return make(parts.cfg.estimator, Estimator, seed=parts.cfg.seed)
+    return make(parts.cfg.estimator, Estimator, seed=own_seed(parts.cfg))

@@ -334,6 +334,11 @@ def test_joint_retraining_says_what_the_data_lack(tmp_path: Path) -> None:
         experiment.run(configured("baseline=joint_retraining", "data.target_domains=[]", "new_tasks=[]"), folder=tmp_path)
 
 
+def test_a_run_that_saw_the_target_is_not_started_from(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"`with_target` must be false where a finished run is started from"):
+        experiment.run(configured("baseline=joint_retraining", f"start={tmp_path}"), folder=tmp_path / "run")
+
+
 def test_a_baseline_chooses_after_the_experiment() -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", overrides=["experiment=landmine", "baseline=pooled"])

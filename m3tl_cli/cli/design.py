@@ -92,8 +92,8 @@ class Arm:
         return (f"{self.group}={self.setting}", *(f"{key}={value}" for key, value in self.axes.items()))
 
     def taken(self, common: Sequence[str]) -> tuple[str, ...]:
-        """Those of the words for every run that go to this arm's."""
-        return tuple(w for w in common if w.partition("=")[0] not in self.fixes)
+        """Those of the words for every run that go to this arm's: none about a group that it chooses itself."""
+        return tuple(w for w in common if not _is_of(w.partition("=")[0].lstrip("+~"), self.fixes))
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,8 @@ class Design:
 
     @property
     def reference(self) -> Arm:
-        """The arm whose operations `equal_flops` gives to all: the reference setting, the first where that takes no part."""
-        return next((arm for arm in self.arms if arm.setting == self.options.reference), self.arms[0])
+        """The arm whose operations `equal_flops` gives to all: the reference setting, which takes part there."""
+        return next(arm for arm in self.arms if arm.group == "paradigm" and arm.setting == self.options.reference)
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -249,7 +249,6 @@ class Record:
                 Planned(**{**c, "arm": Arm(**{**c["arm"], "fixes": tuple(c["arm"].get("fixes", ()))}), "overrides": tuple(c["overrides"])})
                 for c in raw.pop("cells")
             )
-            raw.pop("passes", None)  # of ablations from when the budget was counted in passes
             fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
             return Record(**fields, cells=cells)
         except FileNotFoundError:
@@ -372,7 +371,11 @@ def designed(words: Sequence[str], config_dir: str = "", config_name: str = "tra
     if not wrong:
         for arm in baselines:
             found_here = checks(*arm.taken(common), *arm.overrides, *(f"{k}={','.join(v)}" for k, v in axes.items()), multirun=True)
-            wrong += [replace(p, place=f"baseline={arm.setting}: {p.place}") for p in found_here.problems]
+            without = f"baselines=[{','.join(b.setting for b in baselines if b is not arm)}]"
+            wrong += [replace(p, place=f"baseline={arm.setting}: {p.place}", hint=p.hint or without) for p in found_here.problems]
+            own = plain_config(found_here.config) if found_here.config is not None and not found_here.problems else {}
+            if own.get("with_target") and own["data"].get("target_domains") == []:
+                wrong.append(Problem(f"baseline={arm.setting}", "no data.target_domains", "data with a target", without))
     if wrong:
         checked.problems = wrong
         return Designed(None, config, checked)
@@ -383,8 +386,7 @@ def designed(words: Sequence[str], config_dir: str = "", config_name: str = "tra
         checked.problems += wrong
         return Designed(None, config, checked)
     arms = (*_arms(settings, axes), *(replace(b, axes=level) for b in baselines for level in _levels_of(axes)))
-    shared = tuple(w for w in common if w.partition("=")[0] != "baselines")  # of the ablation alone, though each config holds it
-    design = Design(others, hydra, given, shared, arms, tuple(seeds), num_shots, config_dir, config_name)
+    design = Design(others, hydra, given, common, arms, tuple(seeds), num_shots, config_dir, config_name)
     return Designed(design, config, checked)
 
 
@@ -419,9 +421,14 @@ def _baselines(asked: Sequence[str], config_dir: str, varied: Sequence[str]) -> 
         problems += [
             Problem("baselines", name, f"baselines that leave {axis} to the axis", f"baselines=[{','.join(b for b in asked if b != name)}]")
             for axis in axes
-            if axis in fixes
+            if _is_of(axis, fixes)
         ]
     return arms, problems
+
+
+def _is_of(key: str, groups: Sequence[str]) -> bool:
+    """Whether a key is one of the groups, or of something in it."""
+    return key in groups or key.startswith(tuple(f"{group}." for group in groups))
 
 
 def _is_hydra(word: str) -> bool:

@@ -56,7 +56,7 @@ _FREE = (
 )
 
 # What a baseline chooses for itself beside the settings; its name says so.
-_BASELINES_OWN = ("sharing", "balancing", "estimator", "members", "with_target")
+_BASELINES_OWN = ("sharing", "balancing", "optimizer", "estimator", "members", "with_target")
 
 # Share of its size by which the trivial predictor's score may differ between two settings that met the same samples.
 _PAIRED = 1e-3

@@ -191,14 +191,15 @@ class _Budget:
         self.arms = tuple(arm for arm in family.arms if table.get(arm))
         self.cell_of = {arm: next(iter(table[arm].values())) for arm in self.arms}
         self.reference_flags: list[str] = []
-        settings = {c.setting for c in self.cell_of.values()}
+        own_arms = [arm for arm, cell in self.cell_of.items() if cell.compared_as == "setting"] or list(self.arms)
+        settings = {self.cell_of[arm].setting for arm in own_arms}
         if reference in self.arms or reference not in settings:
-            base = reference if reference in self.arms else self.arms[0]
+            base = reference if reference in self.arms else own_arms[0]
             if base != reference:
                 self.reference_flags.append(f"no run of the reference `{reference}`: `{base}` stands in for it")
             self.references = dict.fromkeys(self.arms, base)
         elif len(settings) == 1:
-            self.references = dict.fromkeys(self.arms, self.arms[0])
+            self.references = dict.fromkeys(self.arms, own_arms[0])
         else:
             own = {arm: arm_label(reference, cell.axes) for arm, cell in self.cell_of.items()}
             self.references = {arm: base for arm, base in own.items() if base in self.arms}

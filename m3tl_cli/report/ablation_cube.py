@@ -348,7 +348,8 @@ def _worst(block: str, rows: Sequence[TaskRow], arms: Sequence[str], found: Comp
         return _matrix(block, rows, arms, found, traces)
     changes: dict[str, list[float]] = {}
     for row in rows:
-        changes.setdefault(row.task, []).append(row.relative.mean)
+        if row.arm not in found.beside:
+            changes.setdefault(row.task, []).append(row.relative.mean)
     ranked = rising({task: mean(values) for task, values in changes.items()})
     place = {task: i for i, task in enumerate(ranked)}
     rows = sorted(rows, key=lambda r: place[r.task])

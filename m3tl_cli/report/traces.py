@@ -102,7 +102,7 @@ class Traces:
         found = self.found
         made: dict[str, dict[str, list[tuple[float, float]]]] = {}
         for r in found.rows:
-            if r.budget == found.budget and r.primary:
+            if r.budget == found.budget and r.primary and r.arm not in found.beside:
                 pairs = made.setdefault(r.block, {}).setdefault(r.task, [])
                 pairs.append((math.nan if found.references.get(r.arm, r.arm) == r.arm else r.gain_difference.mean, r.gain.mean))
         return {

@@ -123,10 +123,25 @@ def test_where_the_reference_takes_no_part_the_first_arm_stands_in_for_it() -> N
 class TestBaselines:
     def test_they_stand_after_the_settings_and_choose_their_own_groups(self) -> None:
         design = made("block=a", "seeds=1", "settings=stl,mtl", "baselines=[whole]", "balancing=pcgrad", "trainer.clip=2")
+        whole = design.arms[-1]
+        assert whole.taken(["balancing=pcgrad", "+balancing.rate=1", "balancings=1"]) == ("balancings=1",)
         assert [arm.label for arm in design.arms] == ["stl", "mtl", "whole"]
         assert (design.settings, design.baselines) == (("stl", "mtl"), ("whole",))
-        assert design.cells({})[-1].overrides == ("name=ablation", "trainer.clip=2", "baseline=whole", "seed=1")  # its balancing is its own
-        assert design.cells({})[0].overrides == ("name=ablation", "balancing=pcgrad", "trainer.clip=2", "paradigm=stl", "seed=1")
+        assert design.cells({})[-1].overrides == (
+            "name=ablation",
+            "baselines=[whole]",
+            "trainer.clip=2",
+            "baseline=whole",
+            "seed=1",
+        )  # its balancing is its own
+        assert design.cells({})[0].overrides == (
+            "name=ablation",
+            "baselines=[whole]",
+            "balancing=pcgrad",
+            "trainer.clip=2",
+            "paradigm=stl",
+            "seed=1",
+        )
         plan = design.plan()
         assert plan.arms == ("stl", "mtl", "whole")
         assert [c.name for c in plan.contrasts] == ["mtl - stl"]

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from m3tl_cli.cli.design import designed
 from m3tl_cli.cli.preflight import check
 from m3tl_cli.cli.request import Request
 from m3tl_cli.config import paths
@@ -51,3 +52,14 @@ def test_what_needs_no_torch_does_not_import_it(words: list[str], tmp_path: obje
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=str(tmp_path), check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_an_ablation_of_real_parts_says_which_baseline_cannot_be_and_leaves_its_groups_to_it() -> None:
+    lacking = designed(["data.target_domains=[]", "settings=[stl,mtl]", "block=a"])
+    assert [(p.place, p.hint) for p in lacking.checked.problems] == [("baseline=joint_retraining", "baselines=[ensemble]")]
+    sound = designed(["experiment=landmine", "settings=[stl,mtl]", "block=a", "seeds=1", "sharing.strength=0.1"])
+    assert sound.design is not None, sound.checked.problems
+    pulled = [any(w.startswith("sharing.strength") for w in cell.overrides) for cell in sound.design.cells({})]
+    assert pulled == [True, True, False, True]  # stl, mtl, pooled, gradient_boosting
+    fixed = designed(["experiment=landmine", "settings=[stl]", "block=a", "axes.sharing.strength=[0.1,0.3]"])
+    assert [(p.place, p.hint) for p in fixed.checked.problems] == [("baselines", "baselines=[gradient_boosting]")]

@@ -383,5 +383,24 @@ def test_without_a_plan_none_is_made_for_what_stands_beside_the_settings() -> No
 def test_a_baseline_may_differ_in_what_it_chooses_and_is_flagged_for_anything_else() -> None:
     cells = ablation(additive, settings=["stl"])
     chosen = {"sharing": {"_target_": "pooled"}, "members": 3, "target": {"num_shots": [1, 5, 20], "baselines": []}}
-    own = ablation(identical, settings=["pooled"], compared_as="baseline", optimizer__lr=0.1, **chosen)
-    assert compare([*cells, *own]).flags == ("equal_updates: `optimizer.lr` differs between runs: 0.003 in stl; 0.1 in pooled",)
+    own = ablation(identical, settings=["pooled"], compared_as="baseline", optimizer__lr=0.1, inner__num_inner_steps=3, **chosen)
+    told = "equal_updates: `inner.num_inner_steps` differs between runs: 2 in stl; 3 in pooled"
+    assert compare([*cells, *own]).flags == (told,), "its sharing, rate and members are its own"
+
+
+def test_what_stands_beside_one_setting_does_not_change_what_its_levels_are_held_against() -> None:
+    """One setting along an axis: every arm is held against the first level, with or without a baseline."""
+
+    def gain(setting: str, seed: int, key: str, task: str) -> float:
+        return identical("", seed, key, task)
+
+    def level(fusion: str, more: float, setting: str = "stl", **changes: str) -> list[Cell]:
+        return [
+            cell(setting, s, lambda *a: gain(*a) + more, axes={"fusion": fusion}, fusion={"_target_": fusion}, **changes) for s in (1, 2)
+        ]
+
+    alone = [*level("concat", 0.0), *level("gated", 0.1)]
+    beside = [*level("concat", 0.05, "ensemble", compared_as="baseline"), *level("gated", 0.05, "ensemble", compared_as="baseline")]
+    for cells in (alone, [*alone, *beside]):
+        assert summary(compare(cells), "stl, fusion=gated").difference.mean == pytest.approx(0.1)
+    assert summary(compare([*alone, *beside]), "ensemble, fusion=gated").difference.mean == pytest.approx(0.05)
