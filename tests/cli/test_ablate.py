@@ -248,7 +248,7 @@ def test_an_ablation_in_earnest(tmp_path: Path, environment: dict[str, str]) -> 
     kept = [w for w in TINY if not w.startswith(("tracking", "trainer.updates", "data.num_scenes", "target.num_validation"))]
     words = [
         *kept, *EPISODES, *PRETRAINING, "trainer.updates=40", "target.num_validation=1", "target.baselines=[ridge]",
-        "settings=stl,m3tl", "seeds=2", "match=both", "pilot=4",
+        "settings=stl,m3tl", "baselines=[joint_retraining]", "seeds=2", "match=both", "pilot=4",
     ]  # fmt: skip
 
     def call(*more: str) -> subprocess.CompletedProcess[str]:
@@ -260,12 +260,16 @@ def test_an_ablation_in_earnest(tmp_path: Path, environment: dict[str, str]) -> 
     folder = the_folder(tmp_path)
     record = json.loads((folder / "ablation.json").read_text())
     assert [(c["arm"]["setting"], c["seed"], c["budget"]) for c in record["cells"]] == [
-        (s, n, b) for n in (1, 2) for s, b in (("stl", "equal_updates"), ("m3tl", "equal_updates"), ("m3tl", "equal_flops"))
+        (s, n, b)
+        for n in (1, 2)
+        for b, settings in (("equal_updates", ("stl", "m3tl", "joint_retraining")), ("equal_flops", ("m3tl", "joint_retraining")))
+        for s in settings
     ]
     found = Comparison.read(folder / "comparison.json")
     assert found.budgets == ("equal_updates", "equal_flops")
     assert found.budget == "equal_flops"
     assert found.plan.key == "c@1"
+    assert found.beside == {"joint_retraining": "upper_bound"}
     assert not any("not paired" in flag for flag in found.flags), found.flags
     artifacts = list(tmp_path.rglob("mlartifacts/*/artifacts/comparison.json")) + list(
         tmp_path.rglob("mlartifacts/*/*/artifacts/comparison.json")
