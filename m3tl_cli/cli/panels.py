@@ -112,11 +112,12 @@ def next_lines(found: Results, typed: Sequence[str]) -> list[str]:
         typed: Words after `m3tl train` of this run.
     """
     other = "stl" if found.paradigm != "stl" else "mtl"
-    kept = [word for word in typed if word.split("=")[0] not in ("paradigm", "hydra.run.dir")]
+    own = "mtl" if any(word.startswith("baseline=") for word in typed) else found.paradigm  # a baseline's name is no paradigm
+    kept = [word for word in typed if word.split("=")[0] not in ("paradigm", "baseline", "hydra.run.dir")]
     seed = [word for word in kept if not word.startswith("seed=")]
     return [
         shlex.join(["m3tl", "train", *kept, f"paradigm={other}"]),
-        shlex.join(["m3tl", "train", "-m", *seed, f"paradigm={found.paradigm},{other}", "seed=1,2,3"]),
+        shlex.join(["m3tl", "train", "-m", *seed, f"paradigm={own},{other}", "seed=1,2,3"]),
     ]
 
 

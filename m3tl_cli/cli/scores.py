@@ -37,7 +37,7 @@ def outcome(found: Results) -> list[RenderableType]:
     parts: list[list[RenderableType]] = []
     if "a" in found.blocks:
         # Where there is nothing else, the panel's title says what it is.
-        parts.append([*([_title(block_title("a"))] if tables else []), _source(found)])
+        parts.append([*([_title(block_title("a"))] if tables else []), _source(found), *_left_out(found)])
     what = "error reduction in %, before → adapted"
     parts += [[_title(block_title(kind), what), _shots(tables[kind])] for kind in OWN_TABLE if kind in tables]
     squares = blocks.quadrants(found)
@@ -76,12 +76,14 @@ def cost(found: Cost) -> str:
 def _source(found: Results) -> Table:
     """Block a, with the score before the first inner step where there is one."""
     from m3tl_cli.report.blocks import reduction
+    from m3tl_cli.report.many import picked
 
-    start = found.blocks.get("a@0", {})
+    start, results = found.blocks.get("a@0", {}), found.blocks["a"]
     table = _table("task", padding=1 if start else 2)
     for name in ("metric", "value", "trivial", "error reduction", *(["0 steps"] if start else [])):
         table.add_column(name, justify="left" if name == "metric" else "right", no_wrap=name != "metric")
-    for name, result in found.blocks["a"].items():
+    for name in picked({n: reduction(r.scores[r.primary]) for n, r in results.items()}):
+        result = results[name]
         score = result.scores[result.primary]
         label = name if result.role == "main" else f"{name} (auxiliary)"
         cells: list[str | Text] = [label, _metric(result.primary, score), _value(score), _number(score.trivial), _share(reduction(score))]
@@ -89,6 +91,22 @@ def _source(found: Results) -> Table:
             cells.append(_share(reduction(start[name].scores[result.primary])))
         table.add_row(*cells)
     return table
+
+
+def _left_out(found: Results) -> list[RenderableType]:
+    """Of many tasks, what the table leaves out, and the mean over all of them."""
+    from rich.text import Text
+
+    from m3tl_cli.core.results import mean
+    from m3tl_cli.report.blocks import reduction
+    from m3tl_cli.report.many import ENDS, is_many
+
+    results = found.blocks["a"]
+    if not is_many(results):
+        return []
+    average = mean(reduction(r.scores[r.primary]) for r in results.values())
+    which = f"{ENDS} worst, median, {ENDS} best of {len(results)} tasks, all in tables/"
+    return [Text(f"{which}; mean {_percent(average)} %", "dim")]
 
 
 def _shots(found: ShotTable) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,14 @@ def test_a_job_that_died_without_a_word_is_not_shown_as_running(capsys: pytest.C
 
     panels.sweep("outputs/x", [replace(Status.begin(["seed=1"]), process_start=1.0)])
     assert "KILLED" in capsys.readouterr().out
+
+
+def test_after_a_baseline_the_next_commands_are_of_paradigms() -> None:
+    from m3tl_cli.cli.panels import next_lines
+    from tests.report import _cube
+
+    found = replace(_cube.results(), paradigm="ensemble")
+    assert next_lines(found, ["baseline=ensemble", "budget=smoke"]) == [
+        "m3tl train budget=smoke paradigm=stl",
+        "m3tl train -m budget=smoke paradigm=mtl,stl seed=1,2,3",
+    ]

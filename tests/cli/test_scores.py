@@ -114,3 +114,15 @@ def test_what_is_missing_is_empty_and_what_is_no_number_is_said() -> None:
 @pytest.mark.parametrize(("num", "last"), [(4, "note: n3"), (5, "and 1 more note in the report"), (7, "and 3 more notes in the report")])
 def test_notes_beyond_a_few_are_counted(num: int, last: str) -> None:
     assert shown(replace(_folder.results(), notes=tuple(f"n{i}" for i in range(num))))[-1].strip() == last
+
+
+def test_of_many_tasks_a_few_are_listed_and_the_mean_over_all_is_said() -> None:
+    whole = _cube.results()
+    like = whole.blocks["a"]["segmentation"]
+    score = like.scores[like.primary]
+    values = [score.trivial + (score.perfect - score.trivial) * (0.01 + k / 20) for k in range(20)]
+    many = {f"t{k}": replace(like, scores={like.primary: replace(score, value=v)}) for k, v in enumerate(values)}
+    lines = shown(replace(whole, blocks={"a": many}, tasks=tuple(many)))
+    assert [line.split()[0] for line in lines if line.startswith("t") and line.split()[0] in many] == ["t0", "t1", "t10", "t18", "t19"]
+    [told] = [line for line in lines if "of 20 tasks" in line]
+    assert told.endswith("of 20 tasks, all in tables/; mean 48 %")
