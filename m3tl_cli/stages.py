@@ -318,9 +318,9 @@ class SourceStage:
         if self._plain is None:
             zero = trivial_outputs(self.pooled, self.train, self.size) if parts.cfg.with_target else self.trivial
             # Each member is judged by itself: which of its parameters are best, and whether it goes on.
-            judged = {n: t for n, t in parts.trained.items() if t.original in self.pooled}
-            zero = {n: zero[t.original] for n, t in judged.items()}
-            self._plain = _on_pool(parts.model, {n: parts.trained_kinds[n] for n in judged}, self.val, zero, parts.loop)
+            judged = {n: kind for n, kind in parts.trained_kinds.items() if kind.task.original in self.pooled}
+            zero = {n: zero[kind.task.original] for n, kind in judged.items()}
+            self._plain = _on_pool(parts.model, judged, self.val, zero, parts.loop)
         plain = self._plain
         if not stage.episodes:
             return plain

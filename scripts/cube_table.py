@@ -12,9 +12,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from m3tl_cli.comparison.cells import arm_order
 from m3tl_cli.core.results import Results, block_order, mean, total_flops
-
-ORDER = ("stl", "mtl", "stl_handover", "mtl_handover", "transfer", "mtl_transfer", "meta", "meta_transfer", "mtl_meta", "m3tl")
 
 
 def reduction(results: Results, block: str) -> float:
@@ -31,7 +30,7 @@ def main() -> None:
     blocks = sorted({b for runs in found.values() for r in runs for b in r.blocks if not b.startswith(("a@", "old"))}, key=block_order)
     print(f"| setting | seeds | {' | '.join(blocks)} | networks | parameters | TFLOP | minutes |")
     print("|---" * (len(blocks) + 6) + "|")
-    for setting in sorted(found, key=lambda s: ORDER.index(s) if s in ORDER else len(ORDER)):
+    for setting in sorted(found, key=lambda s: arm_order(s, {})):
         runs = found[setting]
         cells = [f"{mean(reduction(r, b) for r in runs if b in r.blocks):.1f}" for b in blocks]
         cost = runs[0].cost

@@ -7,12 +7,11 @@ from typing import Annotated
 import torch
 from annotated_types import Gt
 from torch import Tensor
-from torch.nn import functional as F
 
 from m3tl_cli.core.contracts import Task
 from m3tl_cli.core.errors import ConfigError
 from m3tl_cli.task.base import Meter, MetricInfo, Picture, TaskKind
-from m3tl_cli.task.masking import as_float, masked_mean, repeat_constant
+from m3tl_cli.task.masking import as_float, repeat_constant, yes_or_no_loss, yes_or_no_signs
 
 
 class Binary(TaskKind):
@@ -52,11 +51,7 @@ class Binary(TaskKind):
 
     def loss(self, output: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
         """Mean binary cross-entropy in nats over the labelled samples; see `TaskKind.loss`."""
-        mask = labelled & (target >= 0)
-        logits = torch.where(mask, as_float(output)[:, 0], 0.0)
-        # Of two log-sigmoids neither is infinite, at any logit.
-        losses = torch.where(target > 0, -self.pos_weight * F.logsigmoid(logits), -F.logsigmoid(-logits))
-        return masked_mean(losses, mask)
+        return yes_or_no_loss(output, target, labelled, self.pos_weight)
 
     def meter(self) -> Meter:
         """A fresh meter, which keeps the output of every labelled sample; loads torchmetrics, which takes seconds the first time."""
@@ -68,8 +63,7 @@ class Binary(TaskKind):
 
     def ideal_output(self, target: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
         """+1 for yes and -1 for no, [B, 1]; see `TaskKind.ideal_output`."""
-        known = (labelled & (target >= 0))[:, None]
-        return torch.where(known, torch.where(target[:, None] > 0, 1.0, -1.0), 0.0), known
+        return yes_or_no_signs(target, labelled)
 
     def decode(self, output: Tensor) -> Tensor:
         """Probabilities of yes [B]."""

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from annotated_types import Gt, Lt
 from torch import Tensor
-from torch.nn import functional as F
 
 from m3tl_cli.core.contracts import Task
 from m3tl_cli.core.errors import ConfigError
 from m3tl_cli.task.base import Meter, MetricInfo, Picture, TaskKind
-from m3tl_cli.task.masking import as_float, masked_mean, per_sample, repeat_constant
+from m3tl_cli.task.masking import as_float, per_sample, repeat_constant, yes_or_no_loss, yes_or_no_signs
 from m3tl_cli.task.palette import UNLABELLED
 
 
@@ -60,11 +59,7 @@ class BinaryMap(TaskKind):
 
     def loss(self, output: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
         """Mean binary cross-entropy in nats over the labelled pixels; see `TaskKind.loss`."""
-        mask = per_sample(labelled, target) & (target >= 0)
-        logits = torch.where(mask, as_float(output)[:, 0], 0.0)
-        # Of two log-sigmoids neither is infinite, at any logit.
-        losses = torch.where(target > 0, -self.pos_weight * F.logsigmoid(logits), -F.logsigmoid(-logits))
-        return masked_mean(losses, mask)
+        return yes_or_no_loss(output, target, labelled, self.pos_weight)
 
     def meter(self) -> Meter:
         """A fresh meter, which keeps the probability of every labelled pixel; loads torchmetrics, which takes seconds the first time."""
@@ -81,8 +76,7 @@ class BinaryMap(TaskKind):
 
     def ideal_output(self, target: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
         """+1 for yes and -1 for no, [B, 1, H, W]; see `TaskKind.ideal_output`."""
-        known = (per_sample(labelled, target) & (target >= 0))[:, None]
-        return torch.where(known, torch.where(target[:, None] > 0, 1.0, -1.0), 0.0), known
+        return yes_or_no_signs(target, labelled)
 
     def decode(self, output: Tensor) -> Tensor:
         """Probabilities of yes [B, H, W]."""

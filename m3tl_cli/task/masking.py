@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from m3tl_cli.core.contracts import Task
 
@@ -80,6 +81,33 @@ def with_statistics(task: Task, values: Tensor, known: Tensor) -> Task:
         means.append(mean)
         stds.append(std)
     return replace(task, mean=tuple(means), std=tuple(stds))
+
+
+def yes_or_no_loss(output: Tensor, target: Tensor, labelled: Tensor, pos_weight: float) -> Tensor:
+    """Mean binary cross-entropy in nats where there is a label.
+
+    Args:
+        output: [B, 1, ...] logits of yes.
+        target: [B, ...] 1 for yes, 0 for no, -1 for none.
+        labelled: [B] bool.
+        pos_weight: Times that a yes weighs.
+    """
+    mask = per_sample(labelled, target) & (target >= 0)
+    logits = torch.where(mask, as_float(output)[:, 0], 0.0)
+    # Of two log-sigmoids neither is infinite, at any logit.
+    losses = torch.where(target > 0, -pos_weight * F.logsigmoid(logits), -F.logsigmoid(-logits))
+    return masked_mean(losses, mask)
+
+
+def yes_or_no_signs(target: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor]:
+    """+1 for yes and -1 for no, [B, 1, ...] float32, 0 where there is no label; and where there is one, the same shape.
+
+    Args:
+        target: [B, ...] 1 for yes, 0 for no, -1 for none.
+        labelled: [B] bool.
+    """
+    known = (per_sample(labelled, target) & (target >= 0))[:, None]
+    return torch.where(known, torch.where(target[:, None] > 0, 1.0, -1.0), 0.0), known
 
 
 def one_hot_signs(target: Tensor, known: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
