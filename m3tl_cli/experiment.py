@@ -147,7 +147,7 @@ def _run(cfg: DictConfig, plain: Mapping[str, Any], folder: Path, emit: Emit, re
     blocks: dict[str, dict[TaskName, TaskResult]] = {}
     outcome = Outcome({}, [], [], {})
     sources: dict[TaskName, dict[TaskName, float]] = {}
-    notes = [*parts.paradigm.notes(), *parts.notes]
+    notes = [*parts.paradigm.notes(), *parts.notes, *source.notes]
     if stages["adapt"].skipped:
         emit(StageStarted("adapt", 0, stages["adapt"].tasks, stages["adapt"].skipped))
     else:

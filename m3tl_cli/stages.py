@@ -51,6 +51,7 @@ from m3tl_cli.trainer.evaluation import (
     trivial_outputs,
 )
 from m3tl_cli.trainer.loop import BEST, LAST, Loop, Validation
+from m3tl_cli.trainer.siblings import Siblings, training_key
 from m3tl_cli.trainer.update import Freedom
 from m3tl_cli.transfer.base import HandOver
 
@@ -140,6 +141,10 @@ def _pretrain(parts: Experiment, names: Sequence[TaskName], folder: Path, emit: 
     return StageCost("pretrain", counters.updates, counters.samples, passes.forward, passes.backward, counters.seconds, flops=passes.flops)
 
 
+AFTER_TRAINING = ("name", "tracking", "baselines", "compared_as", "probe", "transfer.source_task", "trainer.num_pictures")
+"""Keys of the config that nothing reads before the source stage is over."""
+
+
 class SourceStage:
     """Warm-up and training on the source, and what they reach there.
 
@@ -170,8 +175,39 @@ class SourceStage:
         self.train, self.val = (pool_for_members(pool, parts.trained.values()) for pool in (self.train, self.val))
         self._plain: Validation | None = None  # made once: warm-up and training are judged on the same samples
         self.labels = sum(int(self.train.labelled[n].sum()) for n in self.pooled)
+        self.notes: list[str] = []
 
     def run(self, resume: bool) -> list[StageCost]:
+        """Train, or with `reuse` take what a run beside this one made of the same training."""
+        if not self.parts.cfg.reuse:
+            return self._trained(resume)
+        siblings = Siblings(self.folder, self._key())
+        with siblings.alone(lambda: self.emit(Said("a run beside this one trains the same source networks: waiting for them"))):
+            found = siblings.trained()
+            if found is None:
+                costs = self._trained(resume)
+                siblings.leave(costs)
+                return costs
+        self.take(found.folder)
+        about = {"config": self.plain, "ledger": self.parts.model.ledger(), "stages": [vars(c) for c in found.stages[:-1]]}
+        checkpoint.save(self.folder / BEST, checkpoint.load(found.folder / BEST) | {"about": about})
+        for step, values in found.measured():
+            self.emit(Measured(step, values))
+        for cost in found.stages:
+            self.emit(StageStarted(cost.stage, 0, tuple(self.parts.tasks), f"trained in {found.folder.name}, in {cost.seconds:.0f} s"))
+        self.emit(Wrote(self.folder / "checkpoints"))
+        self.notes.append(f"the source networks are those of {found.folder.name}, whose training is the same to the bit")
+        return [replace(cost, cached=True) for cost in found.stages]
+
+    def _key(self) -> str:
+        parts = self.parts
+        # With episodes, tasks that have no labels outside them are judged by the target's protocol.
+        after = AFTER_TRAINING if parts.paradigm.bilevel else (*AFTER_TRAINING, "target")
+        new = () if parts.cfg.with_target else ("new_tasks",)
+        stores = [p.store.folder.name for p in (self.train, self.val) if isinstance(p, StorePool)]
+        return training_key(self.plain, frozenset((*after, *new, *parts.paradigm.idle())), stores)
+
+    def _trained(self, resume: bool) -> list[StageCost]:
         """Train; a stage that an earlier part of this run finished is not repeated."""
         parts = self.parts
         costs: list[StageCost] = []

@@ -202,7 +202,7 @@ def finish(record: Record, folder: Path, ended: Ended) -> int:
             console.print(part)
         seconds = math.fsum(status.seconds for status in after.values() if status is not None)
         saved = comparing.saved_seconds(made)
-        shared = f"; pretrained encoders from the cache saved {duration(saved)}" if saved >= 1 else ""
+        shared = f"; {duration(saved)} saved by sharing pretrained encoders and source networks" if saved >= 1 else ""
         console.print(Text(f"\n{states['FINISHED']} of {len(record.cells)} runs in {duration(seconds)}{shared}", "dim"))
         for path in written:
             console.print(Text(str(path), "dim"), soft_wrap=True)

@@ -157,7 +157,7 @@ def under(found: Comparison, budget: str) -> Comparison:
 
 
 def saved_seconds(found: Comparison) -> float:
-    """Seconds that runs did not spend because an earlier one had left its pretrained encoders in the cache."""
+    """Seconds that runs did not spend because another had done the same: pretrained encoders, source networks."""
     from m3tl_cli.core.results import Results
 
     read = (Results.read(Path(run.folder) / RESULTS) for run in found.runs)

@@ -32,6 +32,9 @@ PLAN = "plan.json"
 NAME = "ablation"
 """Runs go to outputs/<NAME>/ unless `name=` says otherwise."""
 
+OF_EACH_RUN = (f"name={NAME}", "reuse=true")
+"""Words that go to every run unless its own say otherwise."""
+
 UPDATES = "trainer.updates"
 LEVEL_LENGTH = 24  # characters of an axis value in a folder's name
 
@@ -340,8 +343,7 @@ def designed(words: Sequence[str], config_dir: str = "", config_name: str = "tra
     others = tuple(w for w in words if not _is_hydra(w))
     asked = [w for w in others if is_own(w)]
     common = tuple(w for w in others if not is_own(w))
-    if not any(w.startswith("name=") for w in common):
-        common = (f"name={NAME}", *common)
+    common = (*(own for own in OF_EACH_RUN if not any(w.startswith(f"{own.partition('=')[0]}=") for w in common)), *common)
     found, problems = options(asked)
     problems += [*validate(found, Ablate), *_refused(common, hydra)]
     known = sorted(o.name for o in paths.options(config_dir).get("paradigm", ()))

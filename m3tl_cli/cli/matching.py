@@ -26,8 +26,8 @@ PILOT = "pilot"
 TRAINING = ("warm_up", "train")
 SCANNED = 400  # finished runs that are looked at, the latest first: some 5 ms each
 
-# Of no influence on how long a run takes: which replicate it is, and who is told.
-FREE = ("seed", "arm_seed", "data.seed", "name", "tracking", "paradigm.name", "compared_as", "baselines")
+# Of no influence on how long a run takes: which replicate it is, and who is told. A run that may take networks of another may be quicker.
+FREE = ("seed", "arm_seed", "data.seed", "name", "tracking", "paradigm.name", "compared_as", "baselines", "reuse")
 
 # Of none on the operations of an update either.
 NO_FLOPS = (

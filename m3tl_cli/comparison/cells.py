@@ -46,6 +46,7 @@ _FREE = (
     "name",
     "paradigm",
     "baselines",
+    "reuse",
     "compared_as",
     "target.baselines",
     "tracking",

@@ -72,6 +72,7 @@ class Train:
         members: Networks a task, whose predictions are averaged; each narrower, so that all are no larger than one would be.
         with_target: Train on the target's training labels, too, those of new tasks among them; nothing is adapted then.
         start: Folder of a finished run whose network is taken instead of training one.
+        reuse: Take the source networks of a run whose folder lies beside this one's, where its training was the same to the bit.
         compared_as: What a comparison makes of the run: one of its settings, a baseline beside them, or an upper bound.
         baselines: Options of the group `baseline` that `m3tl ablate` runs beside its settings.
         estimator: Fitted to the rows of tables instead of a network; None: a network is trained.
@@ -86,6 +87,7 @@ class Train:
     members: Annotated[int, Ge(1)]
     with_target: bool
     start: str | None
+    reuse: bool
     compared_as: Literal["setting", "baseline", "upper_bound"]
     baselines: list[str]
     estimator: Annotated[Node, Runtime(("seed",))] | None

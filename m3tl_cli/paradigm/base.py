@@ -82,6 +82,12 @@ class Paradigm:
         balancing = {"balancing": {"_target_": "m3tl_cli.balancing.sum.Sum"}}
         return balancing | ({"sharing": {"_target_": "m3tl_cli.sharing.separate.Separate"}} if self.separate else {})
 
+    def idle(self) -> tuple[str, ...]:
+        """Dotted keys of the config that the source stage does not read, whatever they say: the switches leave them out."""
+        without_pretraining = () if self.pretrain else ("transfer",)
+        without_episodes = () if self.bilevel else ("episodes", "inner", "head_init", "trainer.warm_up")
+        return ("paradigm.name", "paradigm.handover", *self.fixed_parts(), *without_pretraining, *without_episodes)
+
     def notes(self) -> tuple[str, ...]:
         """What a reader of the config should know."""
         if self.separate:

@@ -38,7 +38,7 @@ def test_cells_stand_seed_by_seed_so_that_an_interrupted_ablation_is_paired() ->
     assert [(c.seed, c.arm.label) for c in cells] == [
         (seed, f"{setting}, trainer.clip={clip}") for seed in (4, 2) for setting in ("stl", "mtl") for clip in (1, 5)
     ]
-    assert cells[0].overrides == ("name=ablation", "paradigm=stl", "trainer.clip=1", "seed=4")
+    assert cells[0].overrides == ("name=ablation", "reuse=true", "paradigm=stl", "trainer.clip=1", "seed=4")
     assert cells[0].name.startswith("stl-s4-1-")
     assert len({c.name for c in cells}) == len(cells)
 
@@ -51,7 +51,8 @@ def test_an_axis_may_be_a_group_a_key_or_a_list_of_lists() -> None:
 
 def test_words_to_hydra_and_words_to_the_ablation_do_not_reach_the_runs() -> None:
     design = made("block=a", "margin=0.1", "trainer.clip=2", "name=mine", "hydra/launcher=basic", "seeds=1")
-    assert design.common == ("trainer.clip=2", "name=mine")
+    assert design.common == ("reuse=true", "trainer.clip=2", "name=mine")
+    assert made("block=a", "reuse=false").common == ("name=ablation", "reuse=false"), "said by the user, it stays"
     assert design.hydra == ("hydra/launcher=basic",)
     assert design.name == "mine"
     assert design.plan().margin == 0.1
@@ -129,6 +130,7 @@ class TestBaselines:
         assert (design.settings, design.baselines) == (("stl", "mtl"), ("whole",))
         assert design.cells({})[-1].overrides == (
             "name=ablation",
+            "reuse=true",
             "baselines=[whole]",
             "trainer.clip=2",
             "baseline=whole",
@@ -136,6 +138,7 @@ class TestBaselines:
         )  # its balancing is its own
         assert design.cells({})[0].overrides == (
             "name=ablation",
+            "reuse=true",
             "baselines=[whole]",
             "balancing=pcgrad",
             "trainer.clip=2",

@@ -23,6 +23,7 @@ GOOD: dict[str, Any] = {
     "members": 1,
     "with_target": False,
     "start": None,
+    "reuse": False,
     "compared_as": "setting",
     "baselines": [],
     "estimator": None,
