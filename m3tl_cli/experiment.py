@@ -194,6 +194,7 @@ def _run(cfg: DictConfig, plain: Mapping[str, Any], folder: Path, emit: Emit, re
         choices=tuple(outcome.choices),
         stages=tuple(costs),
         sources=sources,
+        transference=source.transference.matrix,
     )
     return _kept(results, parts, folder, emit, predict if source.pooled else None)
 

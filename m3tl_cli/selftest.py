@@ -28,6 +28,7 @@ from m3tl_cli.inner.maml import MAML
 from m3tl_cli.inner.meta_sgd import MetaSGD
 from m3tl_cli.inner.reptile import Reptile
 from m3tl_cli.paradigm.engine import Engine
+from m3tl_cli.paradigm.transference import Transference
 from m3tl_cli.task.base import Meter, MetricInfo, TaskKind
 
 
@@ -393,6 +394,17 @@ def _meta_sgd() -> Tensor:
     return 0.1 * phi[rate].detach().exp()
 
 
+def _transference() -> list[float]:
+    """What a step of .1 on (theta - 1)^2 / 2 from 0 removes of losses with other centres: the same, the opposite, further on."""
+    centres = {"one": 1.0, "same": 1.0, "opposed": -1.0, "further": 2.0}
+    model = Point(tuple(centres), start=0.0)
+    kinds = {t: Quadratic(task=task) for t, task in model.tasks.items()}
+    engine = Engine(model=model, kinds=kinds, balancer=Sum(), trainable=frozenset(model.params()))
+    found = Transference()
+    found.measure(engine, quadratic_episodes(centres, support=False, together=True), 0.1)
+    return [found.matrix["one"][t] for t in ("same", "opposed", "further")]
+
+
 _TWO = "two tasks 1/2 a (theta - c)^2, a = (1, 4), c = (0, 1), inner rate .2"
 
 CHECKS: tuple[Check, ...] = (
@@ -411,6 +423,8 @@ CHECKS: tuple[Check, ...] = (
     Check("coupling of heads", "the loss of task a reaches the head of task b", "ARCHITECTURE 8", _coupling),
     Check("ANIL", "what inner steps on heads change", "SEED 2.1", _anil),
     Check("Meta-SGD", "learned rates of curvatures (1, 4): one over each", "SEED A7", _numbers([1.0, 0.25], _meta_sgd, 1e-4)),
+    Check("transference", "a step on one quadratic: its twin, its opposite, one further on", "SEED R4",
+          _numbers([0.19, -0.21, 0.0975], lambda: torch.tensor(_transference(), dtype=torch.float64), 1e-9)),
     Check(
         "static weights",
         "two quadratics, weights (3, 0.5): sum w a c / sum w a",

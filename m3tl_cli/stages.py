@@ -34,6 +34,7 @@ from m3tl_cli.optimizer.base import OptimizerBuilder
 from m3tl_cli.paradigm.base import Paradigm, Stage
 from m3tl_cli.paradigm.engine import Engine
 from m3tl_cli.paradigm.ensemble import Ensemble
+from m3tl_cli.paradigm.transference import Transference
 from m3tl_cli.sampler.base import Sampler
 from m3tl_cli.target.adaptation import Adapter, Trial, handed_over
 from m3tl_cli.target.protocol import Draw, Outcome, Reference, fitted_on_support
@@ -176,6 +177,7 @@ class SourceStage:
         self._plain: Validation | None = None  # made once: warm-up and training are judged on the same samples
         self.labels = sum(int(self.train.labelled[n].sum()) for n in self.pooled)
         self.notes: list[str] = []
+        self.transference = Transference()
 
     def run(self, resume: bool) -> list[StageCost]:
         """Train, or with `reuse` take what a run beside this one made of the same training."""
@@ -186,9 +188,10 @@ class SourceStage:
             found = siblings.trained()
             if found is None:
                 costs = self._trained(resume)
-                siblings.leave(costs)
+                siblings.leave(costs, self.transference.state_dict())
                 return costs
         self.take(found.folder)
+        self.transference.load_state_dict(found.beside)
         about = {"config": self.plain, "ledger": self.parts.model.ledger(), "stages": [vars(c) for c in found.stages[:-1]]}
         checkpoint.save(self.folder / BEST, checkpoint.load(found.folder / BEST) | {"about": about})
         for step, values in found.measured():
@@ -323,6 +326,7 @@ class SourceStage:
             about={"config": self.plain, "ledger": parts.model.ledger(), "stages": [vars(c) for c in before]},
             freedom=freedom,
             first=sum(c.updates for c in before),
+            transference=self.transference,
         )
         passes = engine.passes
         return StageCost(

@@ -39,6 +39,7 @@ CSV: Mapping[str, str] = {
     "steps": "steps",
     "costs": "costs",
     "pareto": "pareto",
+    "transference": "transference",
     "table_one": "table_one",
     "runs": "runs",
     "missing": "missing",

@@ -54,6 +54,7 @@ _FREE = (
     "trainer.checkpoint_every",
     "trainer.log_every",
     "trainer.num_pictures",
+    "trainer.transference_every",
 )
 
 # What a baseline chooses for itself beside the settings; its name says so.

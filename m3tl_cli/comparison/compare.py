@@ -44,6 +44,7 @@ from m3tl_cli.comparison.tables import (
     StepRow,
     SummaryRow,
     TaskRow,
+    TransferenceRow,
 )
 from m3tl_cli.comparison.verdict import judge, two_sentences
 from m3tl_cli.core.errors import ConfigError
@@ -149,6 +150,7 @@ def compare(
         steps=tuple(row for t in every for row in t.steps(blocks)),
         costs=tuple(row for t in every for row in t.costs()),
         pareto=tuple(row for t in every for row in t.pareto()),
+        transference=tuple(row for t in every for row in t.transference()),
         table_one=table_one.statements(decider.table, key=plan.key, margin=plan.margin, level=1 - plan.alpha, index=index),
     )
 
@@ -558,3 +560,13 @@ class _Budget:
             if stage in ("all", "without pretraining"):
                 points = {arm: (mean(values[arm]), scores[arm]) for arm in self.arms if math.isfinite(scores[arm])}
                 yield ParetoRow(self.name, self.plan.key, column, stage, points, pareto_front(points))
+
+    def transference(self) -> Iterator[TransferenceRow]:
+        """A row per arm and ordered pair of tasks that an update of its training could move together."""
+        for arm in self.arms:
+            found = {seed: cell.results.transference for seed, cell in self.table[arm].items()}
+            pairs = dict.fromkeys((i, j) for matrix in found.values() for i, row in matrix.items() for j in row)
+            own = tuple(sorted(self.index[str(c.folder)] for c in self.table[arm].values()))
+            for i, j in pairs:
+                values = [found[s].get(i, {}).get(j, math.nan) if s in found else math.nan for s in self.seeds]
+                yield TransferenceRow(self.name, arm, i, j, self.estimate(np.asarray(values)), own)

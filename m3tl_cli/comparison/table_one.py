@@ -171,9 +171,25 @@ def _why(e: Evidence) -> Finding:
 
 
 def _direction(e: Evidence) -> Finding:
-    taken = {new: max(scores, key=lambda t: scores[t]) for new, scores in e.cell.results.sources.items() if scores}
-    told = f"; best probes: {', '.join(f'{source} to {new}' for new, source in taken.items())}" if taken else ""
-    return Finding(f"needs runs on subsets of tasks{told}")
+    """From tasks that are trained to others at the target, or between all tasks while they are trained."""
+    pairs: dict[tuple[str, str], list[float]] = {}
+    for cell in e.own.values():
+        for source, row in cell.results.transference.items():
+            for target, share in row.items():
+                if source != target:
+                    pairs.setdefault((source, target), []).append(share)
+    if not pairs and e.together:
+        return Finding("nobody measured what a step on one task does to others: trainer.transference_every")
+    moved = {pair: mean(values) for pair, values in pairs.items()}
+    both_ways = bool(moved) and all((j, i) in moved and moved[i, j] != 0 != moved[j, i] for i, j in moved)
+    told = "no task's step reaches another's loss"
+    if moved:
+        (best, worst), helped = (max(moved, key=lambda p: moved[p]), min(moved, key=lambda p: moved[p])), sum(v > 0 for v in moved.values())
+        extremes = ", ".join(f"{i} to {j} {100 * moved[i, j]:+.2g} %" for i, j in dict.fromkeys((best, worst)))
+        told = f"steps reach {len(moved)} ordered pairs of tasks and help {helped}: {extremes} of the loss"
+    handed = e.switch("handover")
+    told += "; handed over from source to target" if handed else ""
+    return _claim(both_ways if e.column == "multi-task" else handed and not moved, told)
 
 
 def _kind_of_transfer(e: Evidence) -> Finding:
@@ -290,7 +306,7 @@ _MEASURES: Mapping[str, tuple[str, Callable[[Evidence], Finding]]] = {
     "what is shared": ("networks (components of tasks that share a parameter) and what is handed over", _shared),
     "when": ("order of the stages that ran", _when),
     "why": ("each paradigm's own aim against stl: samples to target, Delta_m, steps to target", _why),
-    "how": ("directed transfer matrix from runs on subsets of tasks", _direction),
+    "how": ("transference while training (what a step on one task does to the losses of others), and hand-over", _direction),
     "type": ("hand-over of parameters, sharing while training", _kind_of_transfer),
     "heterogeneous tasks": ("mean normalised gain with tasks of several kinds", _unlike),
     "training data": ("gain over stl along the learning curve", _data),

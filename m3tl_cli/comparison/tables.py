@@ -216,6 +216,23 @@ class ParetoRow:
 
 
 @dataclass(frozen=True)
+class TransferenceRow:
+    """What a step on one task removed of another's loss while an arm trained, as a share; below 0: it added.
+
+    Args:
+        source: Task whose gradient was followed. target: task whose loss was looked at; the same on the diagonal.
+        value: Mean over seeds of the means over training.
+    """
+
+    budget: str
+    arm: str
+    source: str
+    target: str
+    value: Estimate
+    runs: Runs
+
+
+@dataclass(frozen=True)
 class StatementRow:
     """A cell of the survey's Table 1, measured.
 
@@ -291,6 +308,7 @@ class Comparison:
     steps: tuple[StepRow, ...]
     costs: tuple[CostRow, ...]
     pareto: tuple[ParetoRow, ...]
+    transference: tuple[TransferenceRow, ...]
     table_one: tuple[StatementRow, ...]
 
     def folders(self, runs: Runs) -> tuple[str, ...]:

@@ -205,6 +205,8 @@ class Results:
         choices: What meta-validation chose per block.
         stages: What each stage cost, in the order in which they ran; together they are `cost`.
         sources: New task to source task to the score of that source's probe on meta-validation; `notes` say which was taken.
+        transference: Task to task to the share of the second's loss that a step on the first one's removed (below 0: added), mean over
+            training; empty where no parameter is shared, or nobody measured.
     """
 
     paradigm: str
@@ -218,6 +220,7 @@ class Results:
     choices: tuple[Choice, ...] = ()
     stages: tuple[StageCost, ...] = ()
     sources: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    transference: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Write as JSON, atomically."""
@@ -244,6 +247,7 @@ class Results:
             choices=tuple(Choice(**{**c, "trials": tuple((label, score) for label, score in c["trials"])}) for c in raw.get("choices", ())),
             stages=tuple(StageCost(**stage) for stage in raw.get("stages", ())),
             sources=raw.get("sources", {}),
+            transference=raw.get("transference", {}),
         )
 
 

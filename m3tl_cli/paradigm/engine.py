@@ -604,6 +604,16 @@ class Engine:
             )
 
     @contextmanager
+    def looking_on(self) -> Iterator[None]:
+        """What is computed inside is no training: it is not counted, and moves no running statistics."""
+        passes = replace(self.passes)
+        with self._kept_statistics(True), self._flops.aside():
+            try:
+                yield
+            finally:
+                self.passes = passes
+
+    @contextmanager
     def _kept_statistics(self, episodes: bool) -> Iterator[None]:
         """Hold what keeps running statistics in evaluation mode while episodes run."""
         modules = self.model.modules() if episodes and isinstance(self.model, nn.Module) else ()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from m3tl_cli.comparison.cells import flat
 from m3tl_cli.core.errors import DataError
 from m3tl_cli.core.results import block_title, write_text
-from m3tl_cli.report import ablation_cube, ablation_curves, ablation_pictures, ablation_tables
+from m3tl_cli.report import ablation_cube, ablation_curves, ablation_pictures, ablation_tables, ablation_transference
 from m3tl_cli.report.charts import legend_rules
 from m3tl_cli.report.estimates import fixed, seeds
 from m3tl_cli.report.formats import count
@@ -55,6 +55,7 @@ def write(comparison: Comparison, folder: Path, page: Path | None = None) -> Pat
         "Adaptation": ablation_curves.adaptation,
         "Cost": ablation_curves.cost,
         "Negative transfer": ablation_cube.negative_transfer,
+        "Who helps whom": ablation_transference.transference,
         "Block by block": ablation_tables.blocks,
         "Baselines": ablation_tables.baselines,
         "Table 1 of the survey": ablation_tables.table_one,

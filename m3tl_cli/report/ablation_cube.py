@@ -244,14 +244,14 @@ def _heat(
                 if difference.seeds
                 else fixed(level.mean)
             )
-            row.append(f"<td{_tint(difference.mean, largest, sure(difference))} title='{escape(tip)}'>{text}</td>")
+            row.append(f"<td{tint(difference.mean, largest, sure(difference))} title='{escape(tip)}'>{text}</td>")
         body.append(f"<tr><th scope='row'>{name(arm)}</th>{''.join(row)}</tr>")
     first = f"<th scope='col'>{rows}</th>"
     above = "".join(f"<tr>{first if i == len(heads) - 1 else '<td></td>'}{head}</tr>" for i, head in enumerate(heads))
     return framed(f"{caption}. Full colour at \u00b1{fixed(largest)}", above, "".join(body), "full heat")
 
 
-def _tint(value: float, largest: float, marked: str) -> str:
+def tint(value: float, largest: float, marked: str) -> str:
     """Class and colour of a cell of a heat map."""
     if not math.isfinite(value) or not largest:
         return ""
@@ -281,8 +281,8 @@ def _factorial(found: Comparison, traces: Traces, means: Mapping[tuple[str, str]
                     words.append(
                         f"<span class='corner'>{name(arm)}</span>{linked(fixed(level.mean), traces.to(key, arm))}{soft(half(level))}"
                     )
-                tint = _tint(means[arms[0], key][1].mean, largest, sure(means[arms[0], key][1])) if len(arms) == 1 else ""
-                cells.append(f"<td{tint}>{'<br>'.join(words)}</td>")
+                colour = tint(means[arms[0], key][1].mean, largest, sure(means[arms[0], key][1])) if len(arms) == 1 else ""
+                cells.append(f"<td{colour}>{'<br>'.join(words)}</td>")
         label = "bilevel: episodes with an inner loop" if bilevel else "not bilevel"
         body.append(f"<tr><th scope='row'>{label}</th>{''.join(cells)}</tr>")
     head = (
@@ -377,7 +377,7 @@ def _matrix(block: str, rows: Sequence[TaskRow], arms: Sequence[str], found: Com
             low, high = (f"{'+' if v > 0 else ''}{percent(v)}" for v in (e.low, e.high))
             tip = f"{low} to {high}, {seeds(e.seeds)}" if math.isfinite(e.low) else seeds(e.seeds)
             word = f"{'+' if e.mean > 0 else ''}{fixed(100 * e.mean, 1)}"
-            cells.append(f"<td{_tint(e.mean, largest, sure(e))} title='{escape(tip)}'>{linked(word, traces.to(block, arm, task))}</td>")
+            cells.append(f"<td{tint(e.mean, largest, sure(e))} title='{escape(tip)}'>{linked(word, traces.to(block, arm, task))}</td>")
         role = next(r.role for r in rows if r.task == task)
         label = task if role == "main" else f"{task} ({role})"
         body.append(f"<tr><th scope='row'>{name(label)}</th>{''.join(cells)}</tr>")

@@ -24,7 +24,7 @@ from m3tl_cli.report.plots import Plot, curves
 from m3tl_cli.report.read import RunFolder, Samples
 from m3tl_cli.report.spread import Spread, spread
 from m3tl_cli.report.tables import Line, Summary, cost_rows, lines, summary, write_tables
-from m3tl_cli.report.target import sections, stage_table
+from m3tl_cli.report.target import sections, stage_table, who_helps_whom
 
 STATES = {
     "RUNNING": "is still running",
@@ -85,6 +85,7 @@ def write(folder: Path) -> Path:
     parts = {
         "Results": _results(run, results),
         **(sections(results, adaptation) if results is not None else {}),
+        "Who helps whom": who_helps_whom(results) if results is not None else "",
         "Cost": _cost(results),
         "Predictions": _predictions(samples),
         "Curves": _curves(plots, run.tasks, shown_tasks, results),

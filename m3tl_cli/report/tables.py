@@ -158,6 +158,11 @@ def sources_csv(sources: Mapping[str, Mapping[str, float]]) -> str:
     return _csv(["task", "source", "score"], ([task, source, x] for task, found in sources.items() for source, x in found.items()))
 
 
+def transference_csv(transference: Mapping[str, Mapping[str, float]]) -> str:
+    """`tables/transference.csv`: what a step on one task removed of another's loss, as a share."""
+    return _csv(["step_on", "task", "share"], ([i, j, share] for i, row in transference.items() for j, share in row.items()))
+
+
 def cost_csv(cost: Cost) -> str:
     """What the run cost, in the units of `Cost`: seconds and bytes; without operations where they were not counted."""
     return _csv(["quantity", "value"], ([k, v] for k, v in asdict(cost).items() if k != "flops" or v))
@@ -177,6 +182,7 @@ def write_tables(folder: Path, results: Results | None, history: Mapping[str, Se
         texts |= {"choices.csv": choices_csv(results.choices)} if results.choices else {}
         texts |= {"stages.csv": stages_csv(results.stages)} if results.stages else {}
         texts |= {"sources.csv": sources_csv(results.sources)} if results.sources else {}
+        texts |= {"transference.csv": transference_csv(results.transference)} if results.transference else {}
     for name, text in texts.items():
         write_text(folder / name, text)
     return [folder / name for name in texts]

@@ -211,6 +211,26 @@ def _sources(results: Results) -> str:
     return grid(caption, ("new task", *columns, "mean"), rows)
 
 
+def who_helps_whom(results: Results) -> str:
+    """What a step on one task removed of the losses of others, while they were trained together; of many tasks the CSV file has it."""
+    if not results.transference or is_many(results.transference):
+        return ""
+    columns = tuple(results.transference)
+    rows = []
+    for task, found in results.transference.items():
+        marked = []
+        for other in columns:
+            share = found.get(other, math.nan)
+            mood = "soft" if other == task else "good" if share > 0 else "bad" if share < 0 else "soft"
+            marked.append(f"<td class='{mood}'>{number(100 * share)}</td>" if math.isfinite(share) else NOTHING)
+        rows.append([task, *marked])
+    caption = (
+        "Percent of the column's loss that a step of plain gradient descent on the row's removes, on shared parameters at the "
+        "optimiser's rate; below 0 it adds. Mean over training on mini-batches"
+    )
+    return grid(caption, ("a step on", *columns), rows)
+
+
 def _label(row: Row) -> str:
     return row.task if row.result.role == "main" else f"{row.task} ({row.result.role})"
 

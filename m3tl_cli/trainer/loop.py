@@ -19,6 +19,7 @@ from m3tl_cli.optimizer.base import OptimizerBuilder
 from m3tl_cli.paradigm.base import Stage
 from m3tl_cli.paradigm.engine import Engine
 from m3tl_cli.paradigm.flops import Passes
+from m3tl_cli.paradigm.transference import Transference
 from m3tl_cli.scheduler.base import Scheduler
 from m3tl_cli.task.base import TaskKind
 from m3tl_cli.trainer import checkpoint
@@ -72,6 +73,8 @@ class Loop:
         patience: Validations without improvement before a component of tasks stops; None: never.
         checkpoint_every: Updates between checkpoints.
         log_every: Updates between measurements of the training losses.
+        transference_every: Updates on mini-batches between measurements of what a step on one task does to the others' losses; the last
+            one is always followed by one; None: never.
         eval_batch_size: Samples a batch when scoring.
         num_pictures: Test samples that the report draws.
     """
@@ -90,6 +93,7 @@ class Loop:
         patience: Annotated[int, Ge(1)] | None,
         checkpoint_every: Annotated[int, Ge(1)],
         log_every: Annotated[int, Ge(1)],
+        transference_every: Annotated[int, Ge(1)] | None,
         eval_batch_size: Annotated[int, Ge(1)],
         num_pictures: Annotated[int, Ge(0)],
     ) -> None:
@@ -97,6 +101,7 @@ class Loop:
         self.updates, self.warm_up, self.accumulate, self.clip = updates, warm_up, accumulate, clip
         self.validate_every, self.patience, self.checkpoint_every = validate_every, patience, checkpoint_every
         self.log_every, self.eval_batch_size, self.num_pictures = log_every, eval_batch_size, num_pictures
+        self.transference_every = transference_every
 
     def fit(
         self,
@@ -116,6 +121,7 @@ class Loop:
         about: Mapping[str, Any] | None = None,
         freedom: Freedom | None = None,
         first: int = 0,
+        transference: Transference | None = None,
     ) -> Counters:
         """Train until the stage's updates are done or every component has stopped; leave the model at its best.
 
@@ -135,6 +141,7 @@ class Loop:
             about: JSON types stored in checkpoints beside the state (ledger, config).
             freedom: What may change, and how fast; None: the engine's trainable names at the optimiser's rate.
             first: Updates of earlier stages, so that the record counts on.
+            transference: Measures on the way; a stage of episodes only keeps it.
 
         Raises:
             TrainingError: If a loss or gradient is not finite.
@@ -149,6 +156,7 @@ class Loop:
         balancer.reset(stage.tasks)
         counters = Counters()
         parts: dict[str, Stateful] = {"balancer": balancer, "sampler": sampler, "selection": selection}
+        parts |= {} if transference is None else {"transference": transference}
         state = checkpoint.load(folder / LAST) if resume and (folder / LAST).is_file() else {}
         if state.get("stage") == stage.name:
             with torch.no_grad():
@@ -211,6 +219,8 @@ class Loop:
                     values["speed/updates_per_second"] = done / (time.perf_counter() - begun)
                     emit(Measured(first + done, values))
                 emit(Advanced(stage.name, done, stage.updates, "update", {"loss": sum(losses.values())}))
+                if transference and self.transference_every and not stage.episodes and (done % self.transference_every == 0 or last):
+                    transference.measure(engine, episodes, torch_optimizer.param_groups[0]["lr"])
                 if done % self.validate_every == 0 or last:
                     passes = replace(engine.passes)  # what looks on is no training, and costs nothing where budgets are compared
                     if stage.episodes and math.isfinite(cosine := engine.order_cosine(episodes)):

@@ -48,10 +48,12 @@ class Trained:
     Args:
         folder: Of its run.
         stages: What it cost.
+        beside: What else it measured; JSON types.
     """
 
     folder: Path
     stages: tuple[StageCost, ...]
+    beside: Mapping[str, Any]
 
     def measured(self) -> Iterator[tuple[int, dict[str, float]]]:
         """Step and values of what the run's journal says of it: neither pretraining nor what came after."""
@@ -95,9 +97,9 @@ class Siblings:
         """A sibling's source stage of the same key; None without one."""
         for path in sorted(self.folder.parent.glob(f"*/{FILE}")):
             if path.parent != self.folder and (told := json.loads(path.read_text()))["key"] == self.key:
-                return Trained(path.parent, tuple(StageCost(**c) for c in told["stages"]))
+                return Trained(path.parent, tuple(StageCost(**c) for c in told["stages"]), told["beside"])
         return None
 
-    def leave(self, stages: Sequence[StageCost]) -> None:
+    def leave(self, stages: Sequence[StageCost], beside: Mapping[str, Any]) -> None:
         """Say that this run's source stage is over."""
-        write_text(self.folder / FILE, json.dumps({"key": self.key, "stages": [vars(c) for c in stages]}))
+        write_text(self.folder / FILE, json.dumps({"key": self.key, "stages": [vars(c) for c in stages], "beside": beside}))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,12 @@ from tests.comparison._cells import Gain, ablation, noise
 SEEDS = tuple(range(1, 9))
 
 
-def table(gain: Gain, seeds: tuple[int, ...] = SEEDS, settings: tuple[str, ...] = tuple(SETTINGS)) -> dict[tuple[str, str], StatementRow]:
+def table(
+    gain: Gain,
+    seeds: tuple[int, ...] = SEEDS,
+    settings: tuple[str, ...] = tuple(SETTINGS),
+    transference: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
+) -> dict[tuple[str, str], StatementRow]:
     plan = plan_for(settings, axes={}, seeds=seeds, block="c", num_shots=5, margin=0.05)
     cells = []
     for made in ablation(gain, seeds, settings):
@@ -23,7 +29,8 @@ def table(gain: Gain, seeds: tuple[int, ...] = SEEDS, settings: tuple[str, ...] 
         blocks = {
             b: {t: TaskResult(kinds.get(t, r.kind), r.primary, r.scores) for t, r in ts.items()} for b, ts in made.results.blocks.items()
         }
-        cells.append(replace(made, results=replace(made.results, blocks=blocks)))
+        moved = (transference or {}).get(made.setting, {})
+        cells.append(replace(made, results=replace(made.results, blocks=blocks, transference=moved)))
     return {(row.row, row.column): row for row in compare(cells, plan).table_one}
 
 
@@ -77,10 +84,23 @@ def test_meta_learning_on_unlike_tasks_disagrees_with_the_survey() -> None:
     assert row.value.high < 0
 
 
-def test_what_needs_other_runs_is_undecided() -> None:
-    found = table(as_claimed)
-    assert found["how", "multi-task"].answer == "undecided"
-    assert "subsets of tasks" in found["how", "multi-task"].measured
+def test_direction_is_told_by_what_steps_on_one_task_do_to_others() -> None:
+    """mtl: both triangles; transfer: none, and handed over; meta: handed over, and its tasks pull on one another all the same."""
+    both = {"depth": {"depth": 0.05, "height": 0.02}, "height": {"depth": -0.01, "height": 0.04}}
+    measured = {"mtl": both, "meta": both}
+    found = table(as_claimed, transference=measured)
+    assert [found["how", column].answer for column in COLUMNS] == ["agrees", "agrees", "disagrees"]
+    assert found["how", "multi-task"].measured.startswith(
+        "steps reach 2 ordered pairs of tasks and help 1: depth to height +2 %, height to"
+    )
+    one_way = {"depth": {"depth": 0.05, "height": 0.02}, "height": {"depth": 0.0, "height": 0.04}}
+    assert table(as_claimed, transference={"mtl": one_way})["how", "multi-task"].answer == "disagrees"
+
+
+def test_a_shared_network_of_which_nobody_measured_the_influences_leaves_its_direction_undecided() -> None:
+    row = table(as_claimed)["how", "multi-task"]
+    assert row.answer == "undecided"
+    assert "trainer.transference_every" in row.measured
 
 
 def conflict(losing: str) -> Gain:

@@ -77,7 +77,16 @@ def _finished(cell: Cell) -> Any:
         }
         for name, less in weaker.items()
     }
-    return replace(results, curves=curves(cell), stages=stages, cost=cost, baselines=baselines, tasks=(*_cells.SEEN, *_cells.NEW))
+    own = replace(results, curves=curves(cell), stages=stages, cost=cost, baselines=baselines, tasks=(*_cells.SEEN, *_cells.NEW))
+    return replace(own, transference=influences(cell.seed)) if results.cost.networks == 1 else own
+
+
+def influences(seed: int) -> dict[str, dict[str, float]]:
+    """Each seen task helps itself by 5 %, the ones after it by 2 % and the ones before it by -1 %; the seed adds less than .01 %."""
+    return {
+        i: {j: (0.05 if a == b else 0.02 if a < b else -0.01) + 1e-5 * seed for b, j in enumerate(_cells.SEEN)}
+        for a, i in enumerate(_cells.SEEN)
+    }
 
 
 def make(

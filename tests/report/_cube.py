@@ -110,6 +110,7 @@ def results() -> Results:
             StageCost("evaluate", 0, 0, 110, 0, 10.0),
         ),
         sources={t: {s: 0.3 - 0.05 * abs(i - j) for j, s in enumerate(SEEN)} for i, t in enumerate(NEW)},
+        transference={s: {t: 0.02 - 0.01 * abs(i - j) for j, t in enumerate(SEEN)} for i, s in enumerate(SEEN)},
     )
 
 

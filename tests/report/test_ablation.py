@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from m3tl_cli.comparison.cells import SETTINGS
 from m3tl_cli.comparison.tables import Comparison
 from m3tl_cli.report import ablation
 from m3tl_cli.report.estimates import MINUS, fixed, signed
@@ -19,8 +20,8 @@ from tests.report import _ablation
 from tests.report.test_page import Reader
 
 SECTIONS = [
-    "how-surely", "the-cube", "adaptation", "cost", "negative-transfer", "block-by-block", "baselines", "table-1-of-the-survey",
-    "predictions", "runs", "how-to-repeat-it",
+    "how-surely", "the-cube", "adaptation", "cost", "negative-transfer", "who-helps-whom", "block-by-block", "baselines",
+    "table-1-of-the-survey", "predictions", "runs", "how-to-repeat-it",
 ]  # fmt: skip
 
 
@@ -358,3 +359,38 @@ def test_what_stands_beside_the_settings_is_shown_apart_and_is_never_the_best(tm
     assert len(rows) > 6
     assert not any("<b>" in row for row in rows), "they equal m3tl, the best in places"
     assert any("<b>" in row for row in re.findall(r"<tr.*?</tr>", text, re.DOTALL) if ">m3tl<" in row)
+
+
+def test_who_helps_whom_is_the_mean_over_seeds_of_what_the_runs_measured(reader: Reader, found: Comparison) -> None:
+    rows = {(r.arm, r.source, r.target): r for r in found.transference}
+    assert {arm for arm, _, _ in rows} == {arm for arm in found.arms if SETTINGS[arm][1] or SETTINGS[arm][2]}, "where tasks share"
+    first, second = _cells.SEEN[:2]
+    above, below = rows["mtl", first, second].value, rows["mtl", second, first].value
+    assert above.mean == pytest.approx(0.02 + 1e-5 * 4.5, abs=1e-12)
+    assert (above.seeds, rows["meta", first, second].value.seeds) == (8, 7), "one run of meta failed"
+    assert below.high < 0 < above.low
+    assert (
+        f"mtl: {len(_cells.SEEN) * (len(_cells.SEEN) - 1) // 2} of {len(_cells.SEEN) * (len(_cells.SEEN) - 1)} ordered pairs" in reader.text
+    )
+    cells = [
+        a
+        for t, a in reader.tags
+        if t == "td" and str(a.get("title", "")) == f"{signed(100 * below.low, 2)} to {signed(100 * below.high, 2)}, 8 seeds"
+    ]
+    assert cells
+    assert all("down sure" in str(a["class"]) for a in cells)
+
+
+def test_of_many_tasks_the_strongest_pairs_are_shown(tmp_path: Path) -> None:
+    made = _ablation.make(tmp_path, ("stl", "mtl"), (1, 2), pictures=False)
+    names = [f"t{i}" for i in range(14)]
+    like = next(r for r in made.transference if r.arm == "mtl")
+    rows = tuple(
+        replace(like, source=i, target=j, value=replace(like.value, mean=(a - b) / 100))
+        for a, i in enumerate(names)
+        for b, j in enumerate(names)
+    )
+    text = " ".join(read(replace(made, transference=rows), tmp_path).text.split())
+    assert "The 10 pairs that help most and the 10 that hurt most of 182" in text
+    assert "t13 t0 +13.00" in text
+    assert "t0 t13 \u221213.00" in text

@@ -258,7 +258,7 @@ def test_the_cube_has_a_section_per_block_and_links_to_each(cube: Reader) -> Non
     ids = [a["id"] for t, a in cube.tags if t == "h2"]
     assert ids == [
         "results", "seen-and-new", "seen-tasks-in-target-domains", "new-tasks-in-target-domains", "new-tasks-in-source-domains",
-        "forgetting", "choices", "sources", "cost", "predictions", "curves", "how-to-repeat-it",
+        "forgetting", "choices", "sources", "who-helps-whom", "cost", "predictions", "curves", "how-to-repeat-it",
     ]  # fmt: skip
     assert [a["href"] for t, a in cube.tags if t == "a"] == [f"#{i}" for i in ids]
     every = [a["id"] for _, a in cube.tags if "id" in a]
@@ -267,7 +267,7 @@ def test_the_cube_has_a_section_per_block_and_links_to_each(cube: Reader) -> Non
 
 def test_the_cube_can_be_read_without_seeing_it(cube: Reader) -> None:
     tags = [t for t, _ in cube.tags]
-    assert tags.count("table") == tags.count("caption") == 17
+    assert tags.count("table") == tags.count("caption") == 18
     assert all("scope" in a for t, a in cube.tags if t == "th")
     assert sum(a.get("role") == "img" and bool(a.get("aria-label")) for _, a in cube.tags) == tags.count("svg") == 14 + 10 + 3
 
@@ -298,6 +298,7 @@ def test_names_of_the_cube_from_outside_stay_text(tmp_path: Path) -> None:
         choices=(replace(whole.choices[0], block=evil, optimizer=evil, trials=((evil, 0.1), ("x", 0.2))),),
         stages=(replace(whole.stages[0], stage=evil),),
         sources={evil: {evil: 0.1}},
+        transference={evil: {evil: 0.1}},
     )
     made.write(folder / "results.json")
     reader = read(folder)

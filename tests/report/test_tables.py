@@ -87,7 +87,7 @@ def test_cost_is_said_in_words() -> None:
 def test_the_cube_has_a_table_of_everything(tmp_path: Path) -> None:
     made = _cube.results()
     files = tables.write_tables(tmp_path, made, {})
-    assert {f.name for f in files} == {f"{x}.csv" for x in ("blocks", "cost", "curves", "choices", "stages", "sources")}
+    assert {f.name for f in files} == {f"{x}.csv" for x in ("blocks", "cost", "curves", "choices", "stages", "sources", "transference")}
     read = {f.stem: list(csv.DictReader(f.read_text().splitlines())) for f in files}
     blocks = read["blocks"]
     assert list(dict.fromkeys((r["block"], r["num_shots"]) for r in blocks if r["model"] == "m3tl"))[:4] == [
@@ -117,6 +117,7 @@ def test_the_cube_has_a_table_of_everything(tmp_path: Path) -> None:
         "flops": "",
     }  # fmt: skip
     assert "flops" not in {r["quantity"] for r in read["cost"]}, "nobody counted"
+    assert read["transference"][1] == {"step_on": "segmentation", "task": "depth", "share": "0.01"}
     assert read["sources"][0] == {"task": "edges", "source": "segmentation", "score": "0.3"}
 
 

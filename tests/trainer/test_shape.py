@@ -42,7 +42,7 @@ def a_loop(updates: int, **changes: object) -> Loop:
     numbers: dict[str, object] = {
         "device": "cpu", "precision": 32, "threads": 1, "updates": updates, "warm_up": 0.0, "accumulate": 1,
         "clip": None, "validate_every": 10**6, "patience": None,
-        "checkpoint_every": 10**6, "log_every": 10**6, "eval_batch_size": 64, "num_pictures": 0,
+        "checkpoint_every": 10**6, "log_every": 10**6, "eval_batch_size": 64, "num_pictures": 0, "transference_every": None,
     }  # fmt: skip
     return Loop(**(numbers | changes))  # type: ignore[arg-type]
 

@@ -26,7 +26,7 @@ def key(left_out: tuple[str, ...] = (), stores: tuple[str, ...] = ("store",), **
 def finished(folder: Path, content: str = "k") -> Siblings:
     folder.mkdir()
     siblings = Siblings(folder, content)
-    siblings.leave([TRAINED])
+    siblings.leave([TRAINED], {"seen": 1})
     return siblings
 
 
@@ -45,7 +45,7 @@ def test_a_sibling_of_the_same_key_is_found_and_what_it_cost(tmp_path: Path) -> 
     finished(tmp_path / "a", "another")
     found = Siblings(tmp_path / "c", "k").trained()
     assert found is not None
-    assert (found.folder, found.stages) == (tmp_path / "b", (TRAINED,))
+    assert (found.folder, found.stages, found.beside) == (tmp_path / "b", (TRAINED,), {"seen": 1})
     assert Siblings(tmp_path / "c", "nobody").trained() is None
 
 
