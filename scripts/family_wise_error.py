@@ -1,6 +1,6 @@
 """Family-wise error and power of the verdict: simulated ablations of ten settings, the confirmatory family of six contrasts.
 
-    .venv/bin/python scripts/family_wise_error.py                 # 4,000 ablations a line; about 20 seconds on one thread
+    .venv/bin/python scripts/family_wise_error.py                 # 4,000 ablations a line; about 40 seconds on one thread
     .venv/bin/python scripts/family_wise_error.py --simulations 20000
 
 An ablation is [S seeds, ten settings]: a part that all settings of a seed share, and noise of each setting, normal or Student t with 3
@@ -12,25 +12,32 @@ Null: all settings are equal; the family-wise error is the share of ablations wi
 the share with a verdict for m3tl against stl, and against the best other. Partial null: m3tl and mtl_transfer are equal, all others worse.
 Then three contrasts are truly 0 (the main effect of bilevel, m3tl - mtl_transfer, m3tl - best other where that is mtl_transfer); the error
 is the share of ablations with a verdict on any of them or a wrong sign on any other, and that of m3tl - best other alone.
+
+No difference: m3tl is exactly one margin better than each of the nine others, so that "no difference" is wrong of every contrast of m3tl;
+the share of ablations that say it, of m3tl - best other as the only contrast, and of any in the family of six; and, where m3tl equals all
+others, the share that rightly say it of m3tl - best other. Each before and after every rival counts as a hypothesis of its own: before, the
+chosen rival's two one-sided tests stood as if nothing had been chosen.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from m3tl_cli.comparison.cells import SETTINGS
 from m3tl_cli.comparison.plan import plan_for
-from m3tl_cli.comparison.statistics import Array, Choice, best_rival, max_t
+from m3tl_cli.comparison.statistics import Array, Choice, best_rival, equivalence_p, holm, max_t
+from m3tl_cli.comparison.verdict import equivalence
 
 Noise = Literal["normal", "t3"]
 
 PLAN = plan_for(list(SETTINGS), axes={}, seeds=range(8), block="c", num_shots=5, margin=0.02)
 NAMES = [c.name for c in PLAN.contrasts]
+BEST = NAMES.index("m3tl - best other by validation")
 
 
 class Simulated(NamedTuple):
@@ -55,6 +62,44 @@ class Simulated(NamedTuple):
         return math.sqrt(0.05 * 0.95 / self.simulations)
 
 
+class Drawn(NamedTuple):
+    """A block of N ablations.
+
+    Args:
+        differences: [N, S, C], those of the chosen rival where there is one. true: their means [N, C].
+        choice: Of the best other.
+    """
+
+    differences: Array
+    true: Array
+    choice: Choice
+
+
+def ablations(num_seeds: int, noise: Noise, *, choice: float, simulations: int, effects: Mapping[str, float], seed: int) -> Iterator[Drawn]:
+    """Draw ablations in blocks of 1,000; the arguments are those of `simulate`."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape: int) -> Array:
+        # Unit variance: that of t with 3 degrees of freedom is 3.
+        return rng.standard_normal(shape) if noise == "normal" else rng.standard_t(3, shape) / math.sqrt(3)
+
+    column = {arm: i for i, arm in enumerate(PLAN.arms)}
+    rivals = [column[arm] for rival in PLAN.contrasts[BEST].rivals.values() for arm in rival]
+    weights = np.array([[contrast.weights.get(arm, 0.0) for arm in PLAN.arms] for contrast in PLAN.contrasts]).T
+    truth = np.array([effects.get(arm, 0.0) for arm in PLAN.arms])
+    for start in range(0, simulations, 1000):
+        size = min(1000, simulations - start)
+        own = draw(size, num_seeds, len(column))
+        test = truth + own + draw(size, num_seeds, 1)
+        told = truth + choice * own + math.sqrt(1 - choice**2) * draw(*own.shape)
+        differences, true = test @ weights, np.tile(truth @ weights, (size, 1))
+        made = Choice(differences[..., [BEST]] - test[..., rivals], told[..., rivals])
+        best = best_rival(made)
+        differences[..., BEST] = np.take_along_axis(made.differences, best[:, None, None], axis=-1)[..., 0]
+        true[:, BEST] -= truth[rivals][best]
+        yield Drawn(differences, np.where(np.abs(true) < 1e-9, 0.0, true), made)
+
+
 def simulate(
     num_seeds: int, noise: Noise, *, choice: float, simulations: int, effects: Mapping[str, float] | None = None, seed: int = 0
 ) -> Simulated:
@@ -68,45 +113,65 @@ def simulate(
         effects: Setting to its true mean; 0 where not named.
         seed: Of the simulation.
     """
-    rng = np.random.default_rng(seed)
-
-    def draw(*shape: int) -> Array:
-        # Unit variance: that of t with 3 degrees of freedom is 3.
-        return rng.standard_normal(shape) if noise == "normal" else rng.standard_t(3, shape) / math.sqrt(3)
-
-    column = {arm: i for i, arm in enumerate(PLAN.arms)}
-    truth = np.array([(effects or {}).get(arm, 0.0) for arm in PLAN.arms])
     counts = np.zeros(4)
-    done = 0
-    while done < simulations:
-        size = min(1000, simulations - done)
-        own = draw(size, num_seeds, len(column))
-        test = truth + own + draw(size, num_seeds, 1)
-        told = truth + choice * own + math.sqrt(1 - choice**2) * draw(*own.shape)
-        differences, true = [], []
-        choices: dict[int, Choice] = {}
-        for i, contrast in enumerate(PLAN.contrasts):
-            weights = np.array([contrast.weights.get(arm, 0.0) for arm in PLAN.arms])
-            row, mean = test @ weights, np.full(size, truth @ weights)
-            if contrast.rivals:
-                rivals = [column[arm] for rival in contrast.rivals.values() for arm in rival]
-                choices[i] = Choice(row[..., None] - test[..., rivals], told[..., rivals])
-                mean = mean - truth[rivals][best_rival(choices[i])]
-            differences.append(row)
-            true.append(np.where(np.abs(mean) < 1e-9, 0.0, np.sign(mean)))
-        tested = max_t(np.stack(differences, axis=-1), choices)
+    for drawn in ablations(num_seeds, noise, choice=choice, simulations=simulations, effects=effects or {}, seed=seed):
+        tested = max_t(drawn.differences, {BEST: drawn.choice})
         told_sign = np.where(tested.adjusted <= PLAN.alpha, np.sign(tested.t), 0.0)
-        wrong = (told_sign != 0) & (told_sign != np.stack(true, axis=-1))
-        best = NAMES.index("m3tl - best other by validation")
+        wrong = (told_sign != 0) & (told_sign != np.sign(drawn.true))
         counts += [
             wrong.any(axis=-1).sum(),
-            wrong[:, best].sum(),
+            wrong[:, BEST].sum(),
             (told_sign[:, NAMES.index("m3tl - stl")] > 0).sum(),
-            (told_sign[:, best] > 0).sum(),
+            (told_sign[:, BEST] > 0).sum(),
         ]
-        done += size
     shares = [float(share) for share in counts / simulations]
     return Simulated(shares[0], shares[1], shares[2], shares[3], simulations)
+
+
+class NoDifference(NamedTuple):
+    """Shares of ablations that say "no difference", by the test as it is and as if nothing had been chosen (`plain`).
+
+    Args:
+        alone, alone_plain: Of "m3tl - best other" as the only contrast of its family.
+        family, family_plain: Of any contrast of m3tl in the family of six.
+    """
+
+    alone: float
+    alone_plain: float
+    family: float
+    family_plain: float
+
+
+def no_difference(
+    num_seeds: int, noise: Noise, *, choice: float, simulations: int, margin: float, effect: float, seed: int = 0
+) -> NoDifference:
+    """Ask how often "no difference" is said of an m3tl and nine rivals that are alike; wrongly where `effect` is `margin`.
+
+    Args:
+        num_seeds: S.
+        noise: Of a setting, with variance 1.
+        choice: Correlation of the errors of validation and test.
+        simulations: Ablations.
+        margin: Largest difference that counts as none.
+        effect: What m3tl is better by than each rival.
+        seed: Of the simulation.
+    """
+    counts = np.zeros(4)
+    own = [i for i, name in enumerate(NAMES) if name.startswith("m3tl - ")]
+    for drawn in ablations(num_seeds, noise, choice=choice, simulations=simulations, effects={"m3tl": effect}, seed=seed):
+        best, column = best_rival(drawn.choice), drawn.differences
+        rows = [drawn.choice.differences if i == BEST else column[..., [i]] for i in range(len(NAMES))]
+        chosen = [best if i == BEST else np.zeros_like(best) for i in range(len(NAMES))]
+        plain = equivalence_p(np.moveaxis(column, -1, -2), margin)
+        open_alone = max_t(column[..., [BEST]], {0: drawn.choice}).adjusted[:, 0] > PLAN.alpha
+        open_family = max_t(column, {BEST: drawn.choice}).adjusted > PLAN.alpha
+        counts += [
+            (open_alone & (equivalence([rows[BEST]], [best], margin)[:, 0] <= PLAN.alpha)).sum(),
+            (open_alone & (plain[:, BEST] <= PLAN.alpha)).sum(),
+            (open_family & (equivalence(rows, chosen, margin) <= PLAN.alpha))[:, own].any(axis=-1).sum(),
+            (open_family & (holm(plain) <= PLAN.alpha))[:, own].any(axis=-1).sum(),
+        ]
+    return NoDifference(*(float(share) for share in counts / simulations))
 
 
 def main() -> None:
@@ -134,6 +199,18 @@ def main() -> None:
             found = simulate(num_seeds, noise, choice=choice, effects=effects, simulations=count)
             told += f"{f'{found.wrong:.4f} +- {found.error:.4f}':>{width}}{found.wrong_best:>12.4f}"
         print(f"{noise:<8}{num_seeds:>5}{choice:>8.1f}{told}", flush=True)
+    print(
+        "\nno difference: of nine rivals that are alike, before -> after every rival counts as a hypothesis of its own; m3tl is better by"
+    )
+    print(f"{head}{'margin':>8}{'the margin: alone':>20}{'family of six':>20}{'0: alone':>20}")
+    for noise, num_seeds, choice in (line for line in lines if line[2] != 0.5):
+        for margin in (1.0, 2.0, 3.0):
+            wrong, right = (
+                no_difference(num_seeds, noise, choice=choice, simulations=count, margin=margin, effect=effect) for effect in (margin, 0.0)
+            )
+            pairs = ((wrong.alone_plain, wrong.alone), (wrong.family_plain, wrong.family), (right.alone_plain, right.alone))
+            told = "".join(f"{f'{before:.4f} -> {after:.4f}':>20}" for before, after in pairs)
+            print(f"{noise:<8}{num_seeds:>5}{choice:>8.1f}{margin:>8.1f}{told}", flush=True)
 
 
 if __name__ == "__main__":

@@ -202,13 +202,13 @@ def _first_highest(sums: Array, sizes: Array) -> npt.NDArray[np.intp]:
     return np.argmax(sums >= sums.max(axis=-1, keepdims=True) - _TIE * sizes.max(axis=-1, keepdims=True), axis=-1)
 
 
-def equivalence_p(values: Sequence[float] | Array, margin: float) -> float:
-    """P value of "the mean is at least `margin` away from 0": two one-sided t tests, the larger p.
+def equivalence_p(values: Sequence[float] | Array, margin: float) -> Array:
+    """P value [...] of "the mean is at least `margin` away from 0": two one-sided t tests, the larger p.
 
     Source: "A comparison of the two one-sided tests procedure and the power approach" (Schuirmann, 1987).
 
     Args:
-        values: A paired difference per seed; NaN below two of them.
+        values: [..., S]: a paired difference per seed; NaN below two of them.
         margin: In the unit of `values`, above 0.
 
     Raises:
@@ -217,22 +217,36 @@ def equivalence_p(values: Sequence[float] | Array, margin: float) -> float:
     if not margin > 0:
         raise ValueError(f"`margin` must be above 0; found {margin}.")
     found = np.asarray(values, dtype=np.float64)
-    if found.size < 2:
-        return math.nan
-    mean, error = float(found.mean()), float(found.std(ddof=1)) / math.sqrt(found.size)
-    if error <= _TIE * max(abs(mean), margin):
-        return 0.0 if abs(mean) < margin else 1.0
-    return float(stats.t.sf((margin - abs(mean)) / error, found.size - 1))
+    num_seeds = found.shape[-1]
+    if num_seeds < 2:
+        return np.full(found.shape[:-1], math.nan)
+    away, error = np.abs(found.mean(axis=-1)), found.std(axis=-1, ddof=1) / math.sqrt(num_seeds)
+    exact = error <= _TIE * np.maximum(away, margin)
+    p: Array = stats.t.sf((margin - away) / np.where(exact, 1.0, error), num_seeds - 1)
+    return np.where(exact, np.where(away < margin, 0.0, 1.0), p)
 
 
-def holm(p: Sequence[float]) -> tuple[float, ...]:
-    """Adjust p values so that their family-wise error is kept under any dependence (Holm, 1979)."""
-    order = sorted(range(len(p)), key=lambda i: p[i])
-    adjusted, largest = [0.0] * len(p), 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
-        adjusted[i] = largest
-    return tuple(adjusted)
+def holm(p: Sequence[float] | Array, weights: Sequence[float] | None = None) -> Array:
+    """Adjust p values [..., H] so that their family-wise error is kept under any dependence.
+
+    In rising order of p over weight, each is multiplied by the weight that is not yet rejected over its own.
+
+    Source: "A simple sequentially rejective multiple test procedure" (Holm, 1979), with weights.
+
+    Args:
+        p: Of H hypotheses; leading dimensions are families of their own.
+        weights: Of each, above 0; 1 by default.
+    """
+    found = np.asarray(p, dtype=np.float64)
+    shares = np.ones(found.shape[-1]) if weights is None else np.asarray(weights, dtype=np.float64)
+    order = np.argsort(found / shares, axis=-1, kind="stable")
+    sorted_shares = shares[order]
+    # Summed from the end, so that the last one is multiplied by exactly 1.
+    left = np.cumsum(sorted_shares[..., ::-1], axis=-1)[..., ::-1] / sorted_shares
+    adjusted = np.empty_like(found)
+    stepped = np.maximum.accumulate(np.minimum(left * np.take_along_axis(found, order, axis=-1), 1.0), axis=-1)
+    np.put_along_axis(adjusted, order, stepped, axis=-1)
+    return adjusted
 
 
 def factorial_terms() -> tuple[tuple[str, ...], ...]:

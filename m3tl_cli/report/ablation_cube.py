@@ -199,7 +199,8 @@ def _contrast_table(found: Comparison, traces: Traces) -> str:
     head = "".join(f"<th scope='col'>{w}</th>" for w in words)
     caption = (
         "The contrasts in numbers: p alone by flipping the signs of whole seeds, p adjusted by step-down max-T over the family, "
-        f"p equivalent by two one-sided tests within {found.plan.margin:g} (Holm)"
+        f"p equivalent by two one-sided tests within {found.plan.margin:g} (Holm, over "
+        "every rival of a choice, too)"
     )
     table = framed(caption, f"<tr>{head}</tr>", "".join(body), "full contrasts")
     return f"<details open><summary>The contrasts in numbers</summary>{table}</details>"

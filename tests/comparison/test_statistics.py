@@ -263,13 +263,24 @@ def test_equivalence_is_two_one_sided_t_tests() -> None:
     assert equivalence_p(values, edge) == pytest.approx(0.05)
     assert equivalence_p(np.zeros(6), 0.01) == 0.0
     assert equivalence_p(np.ones(6), 0.5) == 1.0
+    assert math.isnan(equivalence_p([0.1], 0.5))
+    several = np.stack([values, np.zeros(9), np.ones(9)])
+    assert equivalence_p(several, 0.8).tolist() == [equivalence_p(row, 0.8) for row in several]
     with pytest.raises(ValueError, match="above 0"):
         equivalence_p(values, 0.0)
 
 
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx((0.03, 0.06, 0.06))
-    assert holm([0.5, 0.9]) == (1.0, 1.0)
+    assert holm([0.5, 0.9]).tolist() == [1.0, 1.0]
+    assert holm([[0.01, 0.04, 0.03], [0.02, 0.01, 0.5]]) == pytest.approx(np.array([[0.03, 0.06, 0.06], [0.04, 0.03, 0.5]]))
+
+
+def test_holm_with_weights_by_hand() -> None:
+    # Rising p over weight: .01 / 1, .01 / .5, .04 / .5; of the weight 2 are left 2, 1, .5.
+    assert holm([0.01, 0.04, 0.01], [0.5, 0.5, 1.0]) == pytest.approx((0.02, 0.04, 0.02))
+    # A fourth hypothesis that is asked as two halves costs the others nothing.
+    assert holm([0.001, 0.9, 0.9], [1.0, 0.5, 0.5])[0] == holm([0.001, 0.9])[0]
 
 
 def test_an_additive_response_has_its_main_effects_and_interactions_of_exactly_0() -> None:
@@ -333,6 +344,16 @@ def test_the_error_is_kept_where_m3tl_equals_the_best_other_and_no_one_else(simu
     assert least <= found.wrong_best <= found.wrong <= 0.05
     # The others are worse, and that is found: the family is not simply silent.
     assert (found.found > 0.5) == (gap == 2.0)
+
+
+@pytest.mark.parametrize("choice", [0.0, 0.9])
+def test_no_difference_from_a_chosen_rival_is_seldom_said_wrongly(simulation: ModuleType, choice: float) -> None:
+    wrong, right = (
+        simulation.no_difference(8, "normal", choice=choice, simulations=2000, margin=2.0, effect=effect) for effect in (2.0, 0.0)
+    )
+    assert max(wrong.alone, wrong.family) <= 0.05
+    assert (wrong.alone_plain > 0.09) == (choice == 0.9), "as if nothing had been chosen"
+    assert 0.5 < right.alone <= right.alone_plain
 
 
 def test_a_large_effect_is_found_more_often_with_more_seeds(simulation: ModuleType) -> None:

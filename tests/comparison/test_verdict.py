@@ -8,7 +8,7 @@ import pytest
 
 from m3tl_cli.comparison.cells import SETTINGS
 from m3tl_cli.comparison.plan import Contrast, Plan, plan_for
-from m3tl_cli.comparison.statistics import Array, Choice, best_rival, estimate, max_t
+from m3tl_cli.comparison.statistics import Array, Choice, best_rival, equivalence_p, estimate, max_t
 from m3tl_cli.comparison.verdict import Verdict, judge, two_sentences
 
 SEEDS = tuple(range(1, 9))
@@ -147,6 +147,36 @@ def test_the_test_of_the_best_other_repeats_the_choice() -> None:
     assert [stl.p, best.p] == expected.p.tolist()
     # The choice costs: the same difference without one has a smaller p.
     assert max_t(differences[:, [chosen]]).p[0] < best.p
+
+
+def test_the_p_of_no_difference_from_a_chosen_rival_counts_every_rival() -> None:
+    plan = replace(CHOOSING, contrasts=(CHOOSING.contrasts[-1],), margin=0.1)
+    rivals = ("stl", "mtl", "meta")
+    outcomes = arms(m3tl=np.zeros(8), stl=noise(1, 0.05), mtl=noise(2, 0.09), meta=noise(3, 0.9))
+    plain = {rival: float(equivalence_p(outcomes[rival], 0.1)) for rival in rivals}
+    assert plain["stl"] < plain["mtl"] < 0.1 < plain["meta"]
+
+    def found(chosen: str) -> float:
+        [verdict] = judge(plan, outcomes, SEEDS, always(**{r: float(r == chosen) for r in rivals}), planned=True)
+        assert verdict.chosen == chosen
+        return verdict.p_equivalence
+
+    # The smallest is asked first, of three; what is asked later is never surer than what was asked before.
+    assert found("stl") == pytest.approx(3 * plain["stl"])
+    assert found("mtl") == pytest.approx(max(3 * plain["stl"], 2 * plain["mtl"]))
+    assert found("meta") == pytest.approx(max(3 * plain["stl"], 2 * plain["mtl"], plain["meta"]))
+    # It is never below that of the rival alone, and never above 1.
+    outcomes |= arms(stl=noise(1, 0.5), mtl=noise(2, 0.5), meta=noise(3, 0.5))
+    assert [found(rival) for rival in rivals] == [1.0] * 3
+
+
+def test_what_a_choice_adds_leaves_the_p_of_no_difference_of_other_contrasts_alone() -> None:
+    outcomes = four(0.01) | {"m3tl": noise(4, 0.005)}
+    stl, best = judge(CHOOSING, outcomes, SEEDS, always(stl=0.1, mtl=0.4, meta=0.5), planned=True)
+    alone = float(equivalence_p(outcomes["m3tl"] - outcomes["stl"], CHOOSING.margin))
+    chosen = float(equivalence_p(outcomes["m3tl"] - outcomes["meta"], CHOOSING.margin))
+    assert alone <= stl.p_equivalence <= 2 * alone + 1e-15
+    assert best.p_equivalence >= chosen
 
 
 def test_a_seed_without_a_validation_score_is_tested_and_has_no_say_in_the_choice() -> None:
