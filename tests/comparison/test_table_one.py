@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from m3tl_cli.comparison.cells import SETTINGS
+from m3tl_cli.comparison.cells import SETTINGS, Cell
 from m3tl_cli.comparison.compare import compare
+from m3tl_cli.comparison.measures import score_gain
 from m3tl_cli.comparison.plan import plan_for
+from m3tl_cli.comparison.statistics import Estimate, estimate
 from m3tl_cli.comparison.table_one import COLUMNS, HYPOTHESES
-from m3tl_cli.comparison.tables import StatementRow
-from m3tl_cli.core.results import TaskResult, block_parts
+from m3tl_cli.comparison.tables import Comparison, StatementRow
+from m3tl_cli.core.results import TaskResult, block_parts, mean
 from tests.comparison._cells import Gain, ablation, noise
 
 SEEDS = tuple(range(1, 9))
@@ -137,3 +139,90 @@ def test_a_setting_that_did_not_run_says_so() -> None:
     assert "not measured in enough seeds" in alone["why", "transfer"].measured
     assert alone["computation", "transfer"].answer == "undecided"
     assert alone["negative transfer", "transfer"].answer == "undecided"
+
+
+ALL = {"rgb,lidar": ["rgb", "lidar"], "rgb": ["rgb"], "lidar": ["lidar"]}
+
+
+def modal_cells(gains: dict[str, float], seeds: tuple[int, ...] = SEEDS) -> list[Cell]:
+    """Three settings, each with both modalities and with one of them."""
+
+    def gain(level: str) -> Gain:
+        return lambda setting, seed, key, task: (
+            0.2 + gains[level] + noise("", seed, key, scale=0.05) + noise(level, setting, seed, key, task, scale=0.01)
+        )
+
+    return [
+        replace(made, config={**made.config, "data": {**made.config["data"], "modalities": names}})
+        for level, names in ALL.items()
+        for made in ablation(gain(level), seeds, tuple(COLUMNS.values()), axes={"data.modalities": f"[{level}]"})
+    ]
+
+
+def along_modalities(cells: list[Cell]) -> Comparison:
+    settings, levels, seeds = list(COLUMNS.values()), [f"[{level}]" for level in ALL], sorted({c.seed for c in cells})
+    axes = {"data.modalities": levels}
+    return compare(cells, plan_for(settings, axes=axes, seeds=seeds, block="a", num_shots=None, margin=0.02, reference="mtl"))
+
+
+def modal(found: Comparison, column: str = "multi-task") -> StatementRow:
+    return next(r for r in found.table_one if (r.row, r.column) == ("multi-modal inputs", column))
+
+
+@pytest.mark.parametrize(
+    ("lidar", "answer", "best"), [(0.0, "agrees", "rgb"), (0.3, "disagrees", "lidar"), (0.1, "undecided", "lidar"), (-0.2, "agrees", "rgb")]
+)
+@pytest.mark.parametrize("column", COLUMNS)
+def test_several_modalities_agree_with_the_survey_where_they_beat_every_single_one(
+    lidar: float, answer: str, best: str, column: str
+) -> None:
+    found = along_modalities(modal_cells({"rgb,lidar": 0.1, "rgb": 0.05, "lidar": lidar}))
+    row = modal(found, column)
+    assert row.answer == answer, row.measured
+    assert f"gain over the best single one, {best}, on block a" in row.measured
+    assert row.value is not None
+    assert row.value.mean == pytest.approx(0.1 - max(0.05, lidar), abs=0.01)
+    assert row.value.seeds == 8
+    assert len(row.runs) == 3 * 8, "the arms of the column's setting, and no other"
+
+
+def test_the_interval_of_the_gain_over_the_best_single_modality_lies_between_the_smallest_ends_of_all() -> None:
+    cells = modal_cells({"rgb,lidar": 0.1, "rgb": 0.05, "lidar": 0.049})
+    value = modal(along_modalities(cells)).value
+    gains = {
+        (c.axes["data.modalities"], c.seed): mean(score_gain(t.scores[t.primary]) for t in c.results.blocks["a"].values())
+        for c in cells
+        if c.setting == "mtl"
+    }
+    # Each at 97.5 %, so that both hold at 95 %.
+    single = [estimate([gains["[rgb,lidar]", s] - gains[level, s] for s in SEEDS], 0.975) for level in ("[rgb]", "[lidar]")]
+    assert value == Estimate(*(pytest.approx(min(getattr(e, end) for e in single)) for end in ("mean", "low", "high")), 8, 0.95)
+
+
+def test_the_arm_with_the_most_modalities_stands_for_its_setting_in_every_row() -> None:
+    found = along_modalities(modal_cells({"rgb,lidar": 0.1, "rgb": 0.2, "lidar": 0.3}))
+    assert {row.arm for row in found.table_one if row.arm} == {f"{s}, data.modalities=[rgb,lidar]" for s in COLUMNS.values()}
+
+
+def test_below_six_seeds_the_gain_over_the_best_single_modality_is_exploratory() -> None:
+    cells = modal_cells({"rgb,lidar": 0.1, "rgb": 0.0, "lidar": 0.0}, (1, 2, 3))
+    row = modal(along_modalities(cells))
+    assert row.answer == "undecided"
+    assert "exploratory, 3 of the 6 seeds" in row.measured
+    assert "not measured in enough seeds" in modal(along_modalities([c for c in cells if c.seed == 1])).measured
+
+
+def test_without_arms_of_one_modality_the_words_say_what_would_measure_the_gain() -> None:
+    row = table(as_claimed)["multi-modal inputs", "meta"]
+    assert row.measured.startswith("ran with rgb, lidar; mean gain +")
+    assert row.measured.endswith("m3tl ablate settings=transfer,mtl,meta 'axes.data.modalities=[[rgb,lidar],[rgb],[lidar]]'")
+
+
+def test_modalities_of_a_table_are_named_by_their_mapping_to_columns() -> None:
+    cells = [
+        replace(made, config={**made.config, "data": {**made.config["data"], "modalities": {"genes": ["g*"], "lipids": ["l*"]}}})
+        for made in ablation(as_claimed, SEEDS, ("mtl",))
+    ]
+    row = modal(compare(cells))
+    assert row.measured.startswith("ran with genes, lipids; mean gain +")
+    assert "m3tl ablate" not in row.measured, "a mapping on the command line adds to that of the config"
