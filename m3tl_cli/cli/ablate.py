@@ -20,8 +20,8 @@ def ablate(
         list[str] | None,
         typer.Argument(
             metavar="[KEY=VALUE]...",
-            help="settings=, baselines=, seeds=, axes.KEY=[...], match=, block=, num_shots=, margin=, alpha=, reference=, pilot=; "
-            "others go to every run.",
+            help="settings=, baselines=, seeds=, axes.KEY=[...], match=, block=, num_shots=, margin=, alpha=, reference=, "
+            "gain_reference=, pilot=; others go to every run.",
             autocompletion=complete_override,
         ),
     ] = None,

@@ -7,13 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-OWN = ("axes", "margin", "reference")
+OWN = ("axes", "margin", "reference", "gain_reference")
 
 
 def compare(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN|KEY=VALUE]...", help="Folders of runs, sweeps or ablations, or patterns; axes=, margin=, reference=."),
+        typer.Argument(
+            metavar="[RUN|KEY=VALUE]...",
+            help="Folders of runs, sweeps or ablations, or patterns; axes=, margin=, reference=, gain_reference=.",
+        ),
     ] = None,
     query: Annotated[str, typer.Option("--query", metavar="FILTER", help="Runs that MLflow finds: \"tags.`m3tl.paradigm` = 'mtl'\".")] = "",
     uri: Annotated[str, typer.Option("--uri", help="Where to ask MLflow.")] = "sqlite:///outputs/mlflow.db",
@@ -56,7 +59,7 @@ def compare(
 
 
 def _options(words: list[str]) -> dict[str, Any]:
-    """Values of `axes=`, `margin=` and `reference=`."""
+    """Values of the words whose keys are `OWN`."""
     from m3tl_cli.core.errors import ConfigError
 
     given: dict[str, Any] = {}

@@ -13,8 +13,9 @@ from m3tl_cli.cli import standings
 from m3tl_cli.cli.design import FILE, PLAN, UPDATES, Record
 from m3tl_cli.cli.matching import PILOT
 from m3tl_cli.cli.status import FILE as STATUS
+from m3tl_cli.config.spelling import nearest
 from m3tl_cli.core.errors import ConfigError, DataError
-from m3tl_cli.core.results import write_text
+from m3tl_cli.core.results import BASELINES, PERFECT, write_text
 
 if TYPE_CHECKING:
     from m3tl_cli.comparison.cells import Cell, Missing
@@ -100,13 +101,21 @@ def of_ablation(folder: Path) -> Gathered:
     return Gathered(begun, plan, record.axes)
 
 
-def compared(found: Gathered, *, reference: str | None = None, margin: float | None = None, force: bool = False) -> Comparison:
+def compared(
+    found: Gathered,
+    *,
+    reference: str | None = None,
+    margin: float | None = None,
+    gain_reference: str | None = None,
+    force: bool = False,
+) -> Comparison:
     """Compare gathered runs.
 
     Args:
         found: The runs.
         reference: Setting that differences are taken from; by default the plan's, or `stl`.
         margin: Largest difference that counts as none, where there is no plan.
+        gain_reference: The 1 of the normalised gain, where there is no plan: `perfect`, or a baseline of the runs.
         force: Compare runs that differ in data, splits, tasks, protocol or length of training, and flag them, instead of refusing.
 
     Raises:
@@ -121,6 +130,8 @@ def compared(found: Gathered, *, reference: str | None = None, margin: float | N
         why = f": {unread[0].folder.name}: {unread[0].reason}" if unread else ""
         raise DataError(f"`RUN` must lead to a finished run; found none{why}", hint="m3tl ablate --resume", place="RUN")
     given: dict[str, Any] = {} if margin is None else {"margin": margin}
+    if gain_reference is not None:
+        given["gain_reference"] = _goal(gain_reference, cells, found.plan)
     if not force:
         made = compare(cells, found.plan, reference, unread=unread, **given)
         if found.plan is None and AS_RUN in made.budgets:
@@ -200,6 +211,32 @@ def _flagged(found: Comparison, flags: Sequence[str]) -> Comparison:
     own = (row for row in found.summary if row.budget == found.budget and row.block == found.plan.key)
     means = {row.arm: row.gain for row in own if row.arm not in found.beside}
     return replace(found, flags=tuple(flags), verdict=two_sentences(found.plan, found.contrasts, means, len(flags)))
+
+
+def _goal(word: str, cells: Sequence[Cell], plan: Plan | None) -> str:
+    """The 1 of the gain as results name it.
+
+    Raises:
+        ConfigError: If the runs were planned with another, or have none of that name.
+    """
+    found = BASELINES.get(word, word)
+    if plan is not None and plan.gain_reference != found:
+        raise ConfigError(
+            f"`gain_reference` must be that of the plan, {plan.gain_reference}; found {word}",
+            hint="leave it out, or name the runs themselves: m3tl compare ABLATION/*-s*",
+            place="gain_reference",
+        )
+    measured = dict.fromkeys(name for cell in cells for name in cell.results.baselines)
+    if found not in (PERFECT, *measured):
+        known = {name: option for option, name in BASELINES.items()}
+        names = [PERFECT, *(known.get(name, name) for name in measured)]
+        near = nearest(word, names)
+        raise ConfigError(
+            f"`gain_reference` must be {PERFECT}, or a baseline that the runs have: {', '.join(names[1:]) or 'none'}; found {word}",
+            hint=f"gain_reference={near[0] if near else names[-1]}",
+            place="gain_reference",
+        )
+    return found
 
 
 def _runs(place: Path) -> list[Path]:

@@ -18,9 +18,10 @@ from m3tl_cli.cli.preflight import Checked, check
 from m3tl_cli.cli.request import Request
 from m3tl_cli.config import paths
 from m3tl_cli.config.problem import Problem
+from m3tl_cli.config.spelling import nearest
 from m3tl_cli.config.validate import validate
 from m3tl_cli.core.errors import ConfigError
-from m3tl_cli.core.results import write_text
+from m3tl_cli.core.results import BASELINES, PERFECT, write_text
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -61,6 +62,7 @@ class Ablate:
     margin: Annotated[float, Gt(0)]
     alpha: Annotated[float, Gt(0), Lt(1)]
     reference: str
+    gain_reference: str
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
@@ -187,6 +189,7 @@ class Design:
             margin=self.options.margin,
             alpha=self.options.alpha,
             reference=self.options.reference if self.options.reference in self.settings else self.arms[0].label,
+            gain_reference=BASELINES.get(self.options.gain_reference, self.options.gain_reference),
             budget=self.options.budgets[-1],
         )
 
@@ -383,7 +386,7 @@ def designed(words: Sequence[str], config_dir: str = "", config_name: str = "tra
         return Designed(None, config, checked)
     given = Ablate(**found)
     num_shots, wrong = outcome_shots(given, config)
-    wrong += _unmatched(given, settings, axes)
+    wrong += [*unmeasured(given, config), *_unmatched(given, settings, axes)]
     if wrong:
         checked.problems += wrong
         return Designed(None, config, checked)
@@ -523,6 +526,22 @@ def outcome_shots(given: Ablate, config: Mapping[str, Any]) -> tuple[int | None,
         hint = f"num_shots={known[0]}, or target.num_shots='[{given.num_shots}]'"
         return None, [Problem("num_shots", str(given.num_shots), f"one of target.num_shots: {listed}", hint)]
     return given.num_shots, []
+
+
+def unmeasured(given: Ablate, config: Mapping[str, Any]) -> Iterator[Problem]:
+    """A 1 of the gain that no run of this config measures."""
+    if given.gain_reference == PERFECT:
+        return
+    target = config.get("target")
+    known = [str(name) for name in target.get("baselines") or ()] if isinstance(target, Mapping) else []
+    place, found = "gain_reference", given.gain_reference
+    if given.block not in ("b", "c"):
+        yield Problem(place, found, f"{PERFECT}, as block {given.block} has no baselines", f"{place}={PERFECT}")
+    elif found not in known:
+        near = nearest(found, (PERFECT, *known))
+        other = f"target.baselines='[{','.join((*known, found))}]'" if found in BASELINES else ""
+        hint = other or f"{place}={near[0] if near else PERFECT}"
+        yield Problem(place, found, f"{PERFECT}, or one of target.baselines: {', '.join(known) or 'none'}", hint)
 
 
 def _unmatched(given: Ablate, settings: Sequence[str], axes: Mapping[str, Any]) -> list[Problem]:

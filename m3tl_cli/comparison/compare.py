@@ -48,7 +48,7 @@ from m3tl_cli.comparison.tables import (
 )
 from m3tl_cli.comparison.verdict import judge, two_sentences
 from m3tl_cli.core.errors import ConfigError
-from m3tl_cli.core.results import Curve, Score, TaskResult, block_key, block_order, block_parts, mean
+from m3tl_cli.core.results import PERFECT, Curve, Score, TaskResult, block_key, block_order, block_parts, mean
 
 MIN_TASKS = 8
 """Fewest tasks from which anything is claimed about other tasks."""
@@ -65,6 +65,7 @@ def compare(
     reference: str | None = None,
     *,
     margin: float = 0.02,
+    gain_reference: str = PERFECT,
     unread: Sequence[Missing] = (),
 ) -> Comparison:
     """Compare finished runs.
@@ -75,6 +76,7 @@ def compare(
         reference: Setting or arm that descriptive differences are taken from; the plan's by default, `stl` without a plan. Along axes
             a setting is taken at each arm's own levels. One that has no runs is replaced by the first arm, and a flag says so.
         margin: Largest difference that counts as none, without a plan.
+        gain_reference: The 1 of the normalised gain, without a plan: `perfect`, or the name of a baseline of the reference's runs.
         unread: Runs that could not be read, for the record.
 
     Raises:
@@ -83,7 +85,7 @@ def compare(
     family = family_of(cells)
     planned = plan is not None
     if plan is None:
-        plan = _plan_of(family, reference or "stl", margin)
+        plan = _plan_of(family, reference or "stl", margin, gain_reference)
     elif not set(plan.arms) & set(family.arms):
         raise ConfigError(
             f"`cells` must be runs of the plan's arms, {', '.join(plan.arms)}; found {', '.join(family.arms)}.",
@@ -106,7 +108,7 @@ def compare(
         flags.append(f"seeds that were not planned take no part in the verdict: {', '.join(map(str, extra))}")
     tables = {name: _Budget(name, family, table, plan, reference or plan.reference, index) for name, table in family.budgets.items()}
     decider = tables[deciding]
-    flags += decider.reference_flags
+    flags += [*decider.reference_flags, *decider.without_goal]
     for table in tables.values():
         flags += [f"{table.name}: {flag}" for flag in table.not_finite]
     taken = [i for i, s in enumerate(family.seeds) if s in plan.seeds] if planned else list(range(len(family.seeds)))
@@ -155,7 +157,7 @@ def compare(
     )
 
 
-def _plan_of(family: Family, reference: str, margin: float) -> Plan:
+def _plan_of(family: Family, reference: str, margin: float, gain_reference: str) -> Plan:
     """The family that could have been planned for these runs: on the newest kind of task, at the middle number of shots."""
     keys = {b for c in family.cells for b in c.results.blocks}
     kinds = [k for k in ("c", "b", "a") if any(block_parts(key)[0] == k for key in keys)]
@@ -165,7 +167,16 @@ def _plan_of(family: Family, reference: str, margin: float) -> Plan:
     settings = list(dict.fromkeys(c.setting for c in judged))
     axes = {axis: sorted({c.axes[axis] for c in judged}) for axis in judged[0].axes}
     num_shots = shots[len(shots) // 2] if shots else None
-    plan = plan_for(settings, axes=axes, seeds=family.seeds, block=block, num_shots=num_shots, margin=margin, reference=reference)
+    plan = plan_for(
+        settings,
+        axes=axes,
+        seeds=family.seeds,
+        block=block,
+        num_shots=num_shots,
+        margin=margin,
+        reference=reference,
+        gain_reference=gain_reference,
+    )
     contrasts = tuple(c for c in plan.contrasts if set(c.weights) <= set(family.arms))
     # Runs that were picked by hand need not fill the grid of settings and axes.
     rivals = {c.name: {r: w for r, w in c.rivals.items() if set(w) <= set(family.arms)} for c in contrasts}
@@ -244,12 +255,24 @@ class _Budget:
 
     def goal(self, cell: Cell, score: Score, block: str, task: str, metric: str) -> float:
         """The 1 of the gain: the perfect score, or that of the plan's baseline in the reference's run of the same seed."""
-        if self.plan.gain_reference == "perfect":
+        if self.plan.gain_reference == PERFECT:
             return score.perfect
         holder = self.table[self.references.get(cell.arm, cell.arm)].get(cell.seed)
         goals = {} if holder is None else holder.results.baselines.get(self.plan.gain_reference, {}).get(block, {})
         found = goals[task].scores.get(metric) if task in goals else None
         return math.nan if found is None else found.value
+
+    @property
+    def without_goal(self) -> list[str]:
+        """Runs of references that do not have the baseline which is the 1 of the gain."""
+        name, block = self.plan.gain_reference, self.plan.key
+        if name == PERFECT:
+            return []
+        without = {
+            base: [str(seed) for seed, cell in self.table[base].items() if not cell.results.baselines.get(name, {}).get(block)]
+            for base in dict.fromkeys(self.references.values())
+        }
+        return [f"`{base}` has no baseline `{name}` on {block}, and no gain, with seed {', '.join(s)}" for base, s in without.items() if s]
 
     def _task_gains(self, block: str, task: str, metric: str) -> dict[str, Array]:
         return self.pick(lambda cell: self.gain(cell, block, task, metric))

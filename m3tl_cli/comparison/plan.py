@@ -14,7 +14,7 @@ from typing import Any
 from m3tl_cli.comparison.cells import CORNERS, SETTINGS, arm_label, arm_order
 from m3tl_cli.comparison.statistics import SWITCHES, factorial_weights
 from m3tl_cli.core.errors import ConfigError, DataError
-from m3tl_cli.core.results import BLOCKS, block_key, write_text
+from m3tl_cli.core.results import BLOCKS, PERFECT, block_key, write_text
 
 Weights = Mapping[str, float]
 """Arm to its weight in a contrast."""
@@ -63,7 +63,7 @@ class Plan:
     margin: float
     alpha: float = 0.05
     reference: str = "stl"
-    gain_reference: str = "perfect"
+    gain_reference: str = PERFECT
     budget: str = "equal_flops"
 
     def __post_init__(self) -> None:
@@ -145,7 +145,7 @@ def plan_for(
     margin: float,
     alpha: float = 0.05,
     reference: str = "stl",
-    gain_reference: str = "perfect",
+    gain_reference: str = PERFECT,
     budget: str = "equal_flops",
 ) -> Plan:
     """The plan of an ablation, with as much of the confirmatory family as its settings allow.

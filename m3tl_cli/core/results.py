@@ -23,6 +23,12 @@ BLOCKS: Mapping[str, str] = {
 }
 """Kinds of blocks, in the order to show. A block's key is its kind, or kind, "@" and a number: shots, in block a inner steps."""
 
+BASELINES: Mapping[str, str] = {"ridge": "ridge head", "random": "random trunk + ridge", "scratch": "scratch"}
+"""Options of `target.baselines` to their names in `Results.baselines`, which has blocks b and c of each."""
+
+PERFECT = "perfect"
+"""The 1 of the normalised gain where it is the best possible score and no baseline's."""
+
 
 @dataclass(frozen=True)
 class Score:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from m3tl_cli.comparison.cells import SETTINGS
 from m3tl_cli.comparison.plan import corner_arms
-from m3tl_cli.core.results import BLOCKS, block_parts, block_title, mean
+from m3tl_cli.core.results import BLOCKS, PERFECT, block_parts, block_title, mean
 from m3tl_cli.report.estimates import MINUS, NOTHING, difference_cell, fixed, half, linked, seeds, signed, soft, sure, told
 from m3tl_cli.report.forest import Bar, forest
 from m3tl_cli.report.formats import SPACE, percent
@@ -442,4 +442,4 @@ def _base(found: Comparison) -> str:
 
 def _one(found: Comparison) -> str:
     reference = found.plan.gain_reference
-    return "a perfect score" if reference == "perfect" else f"the baseline {reference}"
+    return "a perfect score" if reference == PERFECT else f"the baseline {reference}"

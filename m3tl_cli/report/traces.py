@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from m3tl_cli.comparison.measures import score_gain
 from m3tl_cli.comparison.tables import Comparison, RunRef
-from m3tl_cli.core.results import Score, TaskResult, mean
+from m3tl_cli.core.results import PERFECT, Score, TaskResult, mean
 from m3tl_cli.report.many import is_many, picked
 
 Blocks = Mapping[str, Mapping[str, TaskResult]]
@@ -76,7 +76,7 @@ class Traces:
     def _goal(self, budget: str, run: int, block: str, task: str, score: Score) -> float:
         """The 1 of the gain: the perfect score, or that of the plan's baseline in the reference's run of the same seed."""
         name = self.found.plan.gain_reference
-        if name == "perfect":
+        if name == PERFECT:
             return score.perfect
         ref = self.ref(run)
         holder = self.run(budget, self.found.references.get(ref.arm, ref.arm), ref.seed)

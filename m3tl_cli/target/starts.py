@@ -12,6 +12,7 @@ import torch
 from m3tl_cli.core.contracts import Episode, Name, Task, TaskName
 from m3tl_cli.core.errors import ConfigError
 from m3tl_cli.core.members import members, with_members
+from m3tl_cli.core.results import BASELINES
 from m3tl_cli.head_init.base import HeadInit
 from m3tl_cli.inner.base import InnerLoop
 from m3tl_cli.model import MultiTaskModel
@@ -167,18 +168,18 @@ def _with_inner(
 def _ridge(parts: Parts, new: tuple[Task, ...], columns: Mapping[TaskName, TaskName]) -> list[Start]:
     """A closed-form head on what the source stage left, frozen."""
     models = [("b", copy.deepcopy(parts.trained), parts.seen), ("c", grown(parts, columns), new)]
-    return [_closed(parts, block, model, tasks, "ridge head") for block, model, tasks in models if tasks]
+    return [_closed(parts, block, model, tasks, BASELINES["ridge"]) for block, model, tasks in models if tasks]
 
 
 def _random(parts: Parts, new: tuple[Task, ...], columns: Mapping[TaskName, TaskName]) -> list[Start]:  # noqa: ARG001
     """A closed-form head on a network that nothing trained."""
     blocks = [("b", parts.seen), ("c", new)]
-    return [_closed(parts, block, parts.scratch(tasks, False), tasks, "random trunk + ridge") for block, tasks in blocks if tasks]
+    return [_closed(parts, block, parts.scratch(tasks, False), tasks, BASELINES["random"]) for block, tasks in blocks if tasks]
 
 
 def _from_scratch(parts: Parts, new: tuple[Task, ...], columns: Mapping[TaskName, TaskName]) -> list[Start]:  # noqa: ARG001
     """The whole network at the target, from the start, with the run's trials."""
-    return [_scratch(parts, block, tasks, False, "scratch") for block, tasks in (("b", parts.seen), ("c", new)) if tasks]
+    return [_scratch(parts, block, tasks, False, BASELINES["scratch"]) for block, tasks in (("b", parts.seen), ("c", new)) if tasks]
 
 
 def _closed(parts: Parts, block: str, model: MultiTaskModel, tasks: tuple[Task, ...], baseline: str) -> Start:

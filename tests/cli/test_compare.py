@@ -50,6 +50,7 @@ def test_an_axis_on_which_runs_differ_on_purpose_is_named(m3tl: Run, tmp_path: P
         (["stl-s1", "margin=much"], "`margin` must be a number"),
         (["--query", "attributes.status = 'FINISHED'"], "must name a store"),
         (["stl-s1", "axes=nope"], "nope"),
+        (["stl-s1", "gain_reference=rigde"], "gain_reference=ridge"),
     ],
 )
 def test_what_cannot_be_is_exit_code_2(m3tl: Run, tmp_path: Path, words: list[str], told: str) -> None:

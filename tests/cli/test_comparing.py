@@ -112,6 +112,24 @@ def test_the_time_that_the_cache_saved_is_that_of_cached_stages(tmp_path: Path) 
     assert saved_seconds(compared(Gathered(folders))) == 4.0  # 2 s of pretraining each, by the cells
 
 
+def test_the_1_of_the_gain_may_be_chosen_without_a_plan_among_what_the_runs_have(sweep: Path) -> None:
+    made = compared(gather([str(sweep)]), gain_reference="ridge")
+    assert made.plan.gain_reference == "ridge head"
+    assert made.flags == ()
+    # The stand-in baselines reach a gain of .1, so that all others are ten times as large.
+    plain = {r.arm: r.gain.mean for r in compared(gather([str(sweep)])).summary if r.block == "c@5"}
+    assert {r.arm: r.gain.mean for r in made.summary if r.block == "c@5"} == pytest.approx({arm: 10 * gain for arm, gain in plain.items()})
+    with pytest.raises(ConfigError, match="a baseline that the runs have: ridge; found scratch"):
+        compared(gather([str(sweep)]), gain_reference="scratch")
+
+
+def test_the_1_of_the_gain_of_a_plan_stays(sweep: Path) -> None:
+    as_ablation(sweep)
+    assert compared(gather([str(sweep)]), gain_reference="perfect").planned
+    with pytest.raises(ConfigError, match="that of the plan, perfect; found ridge"):
+        compared(gather([str(sweep)]), gain_reference="ridge")
+
+
 def test_a_reference_and_a_margin_may_be_chosen_without_a_plan(sweep: Path) -> None:
     made = compared(gather([str(sweep)]), reference="mtl", margin=0.3)
     assert set(made.references.values()) == {"mtl"}

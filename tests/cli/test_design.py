@@ -4,11 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
-from m3tl_cli.cli.design import FILE, Ablate, Arm, Design, Record, designed, folder_name, options, outcome_shots
+from m3tl_cli.cli.design import FILE, Ablate, Arm, Design, Record, designed, folder_name, options, outcome_shots, unmeasured
 from m3tl_cli.core.errors import ConfigError
+from m3tl_cli.core.results import BASELINES
 
 pytestmark = pytest.mark.usefixtures("tree")
 
@@ -94,7 +96,7 @@ def test_words_that_cannot_be_are_told_with_what_to_type(words: Sequence[str], p
 def test_the_outcome_is_one_that_the_config_measures() -> None:
     assert told() == [("block", "block=a")]  # the small tree has no target
     config = {"target": {"num_shots": [1, 5, 10, 20]}}
-    ablate = Ablate(None, 8, {}, "equal_updates", 20, "c", None, 0.02, 0.05, "stl")
+    ablate = Ablate(None, 8, {}, "equal_updates", 20, "c", None, 0.02, 0.05, "stl", "perfect")
     assert outcome_shots(ablate, config) == (10, [])
     assert outcome_shots(replace(ablate, num_shots=5), config) == (5, [])
     assert outcome_shots(replace(ablate, num_shots=5, block="a"), config) == (None, [])
@@ -102,10 +104,35 @@ def test_the_outcome_is_one_that_the_config_measures() -> None:
     assert problem.hint == "num_shots=1, or target.num_shots='[3]'"
 
 
+def test_the_1_of_the_gain_is_perfect_or_a_baseline_that_the_config_measures() -> None:
+    assert made("block=a").plan().gain_reference == "perfect"
+    assert ("gain_reference", "gain_reference=perfect") in told("block=a", "gain_reference=ridge")
+    config = {"target": {"num_shots": [5], "baselines": ["ridge", "random"]}}
+
+    def hints(name: str, config: dict[str, Any], block: Literal["a", "c"] = "c") -> list[str]:
+        return [p.hint for p in unmeasured(Ablate(None, 8, {}, "equal_updates", 20, block, None, 0.02, 0.05, "stl", name), config)]
+
+    assert hints("perfect", config) == hints("ridge", config) == hints("perfect", {}) == []
+    assert hints("rigde", config) == ["gain_reference=ridge"]
+    assert hints("scratch", config) == ["target.baselines='[ridge,random,scratch]'"]
+    assert hints("nothing like it", config) == ["gain_reference=perfect"]
+    assert hints("ridge", config, "a") == ["gain_reference=perfect"]
+    assert hints("ridge", {}) == ["target.baselines='[ridge]'"]
+
+
+def test_the_plan_names_the_1_of_the_gain_as_results_do() -> None:
+    design = made("block=a")
+    for option, name in BASELINES.items():
+        assert replace(design, options=replace(design.options, gain_reference=option)).plan().gain_reference == name
+
+
 def test_every_key_of_the_file_can_be_set() -> None:
-    found, problems = options(["settings=stl", "seeds=1,2", "axes.a=b,c", "pilot=3", "num_shots=5", "alpha=0.1", "reference=mtl"])
+    found, problems = options(
+        ["settings=stl", "seeds=1,2", "axes.a=b,c", "pilot=3", "num_shots=5", "alpha=0.1", "reference=mtl", "gain_reference=ridge"]
+    )
     assert problems == []
     assert (found["settings"], found["seeds"], found["axes"], found["pilot"]) == (["stl"], [1, 2], {"a": ["b", "c"]}, 3)
+    assert found["gain_reference"] == "ridge"
     assert options(["seeds=[1"])[1][0].place == "seeds"
     assert options(["axes.a=[1"])[1][0].place == "axes.a"
 

@@ -49,7 +49,7 @@ def stage(name: str, updates: int, flops: float) -> StageCost:
 
 
 def design(*settings: str, **changes: Any) -> Design:
-    options = Ablate(None, 1, {}, "equal_flops", 20, "c", 5, 0.02, 0.05, changes.pop("reference", "stl"))
+    options = Ablate(None, 1, {}, "equal_flops", 20, "c", 5, 0.02, 0.05, changes.pop("reference", "stl"), "perfect")
     arms = tuple(Arm(s, {}) for s in settings)
     return Design((), (), options, changes.pop("common", ()), arms, (3,), 5)
 

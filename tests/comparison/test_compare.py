@@ -310,6 +310,14 @@ def test_the_1_of_the_gain_may_be_a_baseline_of_the_reference() -> None:
     assert step.gains[-1].mean == pytest.approx(0.5)
 
 
+def test_a_reference_without_the_baseline_that_is_the_1_of_the_gain_is_said() -> None:
+    cells = ablation(lambda *_: 0.4, (1, 2), ("stl", "mtl"))
+    plan = plan_for(["stl", "mtl"], axes={}, seeds=(1, 2), block="c", num_shots=5, margin=0.02, gain_reference="scratch")
+    found = compare(cells, plan)
+    assert "`stl` has no baseline `scratch` on c@5, and no gain, with seed 1, 2" in found.flags
+    assert found.contrasts[0].answer == "missing"
+
+
 def test_a_reference_without_runs_is_replaced_and_said() -> None:
     found = compare(ablation(additive, (1, 2), ("mtl", "m3tl")))
     assert found.references == {"mtl": "mtl", "m3tl": "mtl"}
