@@ -351,12 +351,15 @@ def _savings(found: Comparison) -> Grid:
             ", ".join(f"{n}: {_fixed(g.mean, 3)}" for n, g in zip(r.num_shots, r.gains, strict=True)),
             "never" if r.kind == "never" else f"{'at most ' if r.kind == 'at most' else ''}{r.samples:.3g}",
             f"{'≥ ' if r.kind == 'at most' else ''}{r.saved:.2f}" if math.isfinite(r.saved) else "",
+            _estimate(r.exponent),
         )
         for r in found.savings
         if r.budget == found.budget and not r.task
     )
-    about = "labelled samples a task until the reference's gain at its most shots, and how many times fewer"
-    return Grid("Data saved", about, ("setting, block", "gain by shots", "samples", "saved"), rows, frozenset({1}), terminal=False)
+    about = "labelled samples a task until the reference's gain at its most shots, how many times fewer, and b of 1 - gain = a n^-b"
+    return Grid(
+        "Data saved", about, ("setting, block", "gain by shots", "samples", "saved", "exponent"), rows, frozenset({1}), terminal=False
+    )
 
 
 def _costs(found: Comparison, budget: str) -> Grid:

@@ -23,6 +23,7 @@ from m3tl_cli.comparison.measures import (
     cost_columns,
     delta_m,
     pareto_front,
+    power_law,
     relative_change,
     samples_to_target,
     score_gain,
@@ -514,15 +515,29 @@ class _Budget:
             for task, points in curves.items():
                 for arm in self.arms:
                     base = self.references.get(arm)
-                    gains = tuple(self.estimate(point[arm]) for point in points)
+                    seeds = [point[arm] for point in points]
+                    gains = tuple(map(self.estimate, seeds))
                     if base is None or not any(math.isfinite(g.mean) for g in gains):
                         continue
                     single = [self.estimate(point[base]).mean for point in points]
                     own = samples_to_target(shots, [g.mean for g in gains], single[-1])
                     theirs = samples_to_target(shots, single, single[-1])
                     saved = theirs.at / own.at if math.isfinite(own.at) and math.isfinite(theirs.at) else math.nan
-                    runs = self.runs(arm)
-                    yield SavingRow(self.name, kind, arm, task, tuple(shots), gains, single[-1], own.at, own.kind, saved, runs)
+                    exponents = [power_law(shots, [1 - float(gain) for gain in curve]).exponent for curve in zip(*seeds, strict=True)]
+                    yield SavingRow(
+                        budget=self.name,
+                        block=kind,
+                        arm=arm,
+                        task=task,
+                        num_shots=tuple(shots),
+                        gains=gains,
+                        target=single[-1],
+                        samples=own.at,
+                        kind=own.kind,
+                        saved=saved,
+                        exponent=self.estimate(np.asarray(exponents)),
+                        runs=self.runs(arm),
+                    )
 
     def steps(self, blocks: Sequence[str]) -> Iterator[StepRow]:
         """An adaptation curve per block, arm and task, of the trial that meta-validation chose in each run."""

@@ -35,6 +35,13 @@ class Crossing(NamedTuple):
     kind: Literal["exact", "at most", "never"]
 
 
+class PowerLaw(NamedTuple):
+    """error = `scale` n^(-`exponent`): the error at one sample, and how fast it falls."""
+
+    scale: float
+    exponent: float
+
+
 def normalised_gain(value: float, trivial: float, reference: float) -> float:
     """Share of the way from the trivial predictor to a reference that was covered: (M - trivial) / (reference - trivial).
 
@@ -140,6 +147,30 @@ def samples_to_target(num_shots: Sequence[int], scores: Sequence[float], target:
             share = min(1.0, (target - low) / (high - low))
             return Crossing(math.exp(math.log(n) + (math.log(m) - math.log(n)) * share), "exact")
     return Crossing(math.inf, "never")
+
+
+def power_law(num_shots: Sequence[int], errors: Sequence[float]) -> PowerLaw:
+    """Fit error = a n^(-b) to a learning curve: least squares of log error on log n, in float64.
+
+    Source: "Learning curves: asymptotic values and rate of convergence" (Cortes et al., NeurIPS 1993); that it holds for deep networks
+    over orders of magnitude of n: "Deep learning scaling is predictable, empirically" (Hestness et al., 2017).
+    Differs from the first: no asymptote, which a handful of points cannot tell from a smaller b; so a curve that levels off has a
+    smaller b than its rate of convergence.
+
+    Args:
+        num_shots: Each above 0 and each once.
+        errors: Paired with `num_shots`; points that are not finite or not above 0 are left out.
+
+    Returns:
+        NaN twice below two points; through two points the law is exact, and says nothing of whether there is one.
+    """
+    points = [(n, e) for n, e in zip(num_shots, errors, strict=True) if math.isfinite(e) and e > 0]
+    if len(points) < 2:
+        return PowerLaw(math.nan, math.nan)
+    x, y = np.log(np.asarray(points, dtype=np.float64)).T
+    centred = x - x.mean()
+    slope = float(centred @ (y - y.mean()) / (centred @ centred))
+    return PowerLaw(math.exp(float(y.mean()) - slope * float(x.mean())), -slope)
 
 
 def steps_to_target(steps: Sequence[int], scores: Sequence[float], target: float) -> Crossing:

@@ -15,7 +15,16 @@ from typing import Any, Literal
 import numpy as np
 
 from m3tl_cli.comparison.cells import SETTINGS, Cell
-from m3tl_cli.comparison.measures import REACHED, Direction, cost_columns, delta_m, relative_change, samples_to_target, score_gain
+from m3tl_cli.comparison.measures import (
+    REACHED,
+    Direction,
+    cost_columns,
+    delta_m,
+    power_law,
+    relative_change,
+    samples_to_target,
+    score_gain,
+)
 from m3tl_cli.comparison.statistics import MIN_SEEDS, Estimate, estimate
 from m3tl_cli.comparison.tables import StatementRow
 from m3tl_cli.core.results import Curve, Score, block_key, block_parts, mean
@@ -239,14 +248,15 @@ def _data(e: Evidence) -> Finding:
     first = [_mean_gain(own, least) - _mean_gain(single, least) for own, single in e.paired]
     labels = e.cell.results.cost.labels
     ratio = f"; {labels} labels to {shots} shots, {labels / shots:.0f} : 1" if labels and shots else ""
+    own, single = ([_exponent(cell, kind) for cell in cells] for cells in zip(*e.paired, strict=True))
+    law = f"; 1 - gain falls as n^-b, b {mean(own):.3f}, of stl {mean(single):.3f}" if len(points) > 1 else ""
     if e.column != "multi-task":
-        return _estimated(first, e.level, f"gain over stl at the fewest shots, {points[0]}{ratio}")
+        return _estimated(first, e.level, f"gain over stl at the fewest shots, {points[0]}{ratio}{law}")
     if len(points) < 2:
         return Finding("one number of shots only")
     last = [_mean_gain(own, most) - _mean_gain(single, most) for own, single in e.paired]
-    return _estimated(
-        [b - a for a, b in zip(first, last, strict=True)], e.level, f"growth of the gain over stl from {points[0]} to {points[-1]} shots"
-    )
+    growth = [b - a for a, b in zip(first, last, strict=True)]
+    return _estimated(growth, e.level, f"growth of the gain over stl from {points[0]} to {points[-1]} shots{law}")
 
 
 def _computation(e: Evidence) -> Finding:
@@ -345,7 +355,7 @@ _MEASURES: Mapping[str, tuple[str, Callable[[Evidence], Finding]]] = {
     "how": ("transference while training (what a step on one task does to the losses of others), and hand-over", _direction),
     "type": ("hand-over of parameters, sharing while training", _kind_of_transfer),
     "heterogeneous tasks": ("mean normalised gain with tasks of several kinds", _unlike),
-    "training data": ("gain over stl along the learning curve", _data),
+    "training data": ("gain over stl along the learning curve; power law by least squares on logarithms, mean over seeds", _data),
     "computation": ("floating-point operations of all stages", _computation),
     "structure": ("tasks that a step of one network serves", _structure),
     "two-level optimisation": ("inner steps in training", _levels),
@@ -400,6 +410,12 @@ def _mean_gain(cell: Cell, key: str) -> float:
 def _shots(cell: Cell, kind: str) -> list[int]:
     parts = [block_parts(key) for key in cell.results.blocks]
     return sorted(n for k, n in parts if k == kind and n is not None)
+
+
+def _exponent(cell: Cell, kind: str) -> float:
+    """b of the power law that is fitted to a run's learning curve; NaN where there is none."""
+    shots = _shots(cell, kind)
+    return power_law(shots, [1 - _mean_gain(cell, block_key(kind, n)) for n in shots]).exponent
 
 
 def _flops(cell: Cell) -> float:

@@ -149,6 +149,7 @@ class SavingRow:
         samples: Shots at which the arm reaches it; infinite where it never does.
         kind: `exact` by interpolation in log n, `at most` where its first point is there already, `never` up to the last.
         saved: Data saved: the reference's own samples to the target over the arm's, a lower bound where `at most`; NaN where never.
+        exponent: b of the power law a n^(-b) that is fitted to each seed's 1 - gain; above 0 where the error falls.
     """
 
     budget: str
@@ -161,6 +162,7 @@ class SavingRow:
     samples: float
     kind: Literal["exact", "at most", "never"]
     saved: float
+    exponent: Estimate
     runs: Runs
 
 

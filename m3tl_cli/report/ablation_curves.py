@@ -166,7 +166,7 @@ def _reached(found: Comparison, traces: Traces, rows: Sequence[StepRow]) -> str:
 def _saved(found: Comparison, traces: Traces, rows: Sequence[SavingRow]) -> str:
     """Data saved, for the mean over tasks; per task below it."""
     shots = [f"{n} shot{'' if n == 1 else 's'}" for n in rows[0].num_shots]
-    head = "".join(f"<th scope='col'>{w}</th>" for w in ("setting", *shots, "samples to target", "data saved"))
+    head = "".join(f"<th scope='col'>{w}</th>" for w in ("setting", *shots, "samples to target", "data saved", "exponent"))
     made = []
     for task, own in _by_task(rows):
         body = []
@@ -177,10 +177,11 @@ def _saved(found: Comparison, traces: Traces, rows: Sequence[SavingRow]) -> str:
             bound = "\u2265 " if r.kind == "at most" else ""
             saved = f"{bound}{r.saved:.2f}\u00d7" if math.isfinite(r.saved) else ""
             at = traces.to(keys[-1], r.arm, task)
-            body.append(f"<tr><th scope='row'>{name(r.arm)}</th>{gains}<td>{linked(samples, at)}</td><td>{linked(saved, at)}</td></tr>")
+            numbers = f"<td>{linked(samples, at)}</td><td>{linked(saved, at)}</td>{level_cell(r.exponent, at)}"
+            body.append(f"<tr><th scope='row'>{name(r.arm)}</th>{gains}{numbers}</tr>")
         caption = (
             f"{sentence(task or MEAN)}: labelled samples a task until the gain that {_base(found)} has with the most shots, "
-            "and how many times fewer than it needs itself"
+            "and how many times fewer than it needs itself; exponent: b of 1 - gain = a n^-b, fitted to each seed's curve"
         )
         made.append(framed(caption, f"<tr>{head}</tr>", "".join(body), "full"))
     rest = f"<details><summary>Data saved, task by task</summary>{''.join(made[1:])}</details>" if len(made) > 1 else ""

@@ -107,6 +107,8 @@ def test_csv_has_every_digit_and_the_folders_behind_a_row(found: Comparison) -> 
     assert rows[0]["runs"].split(";") == list(found.folders(first.runs))
     assert {"contrasts.csv", "tasks.csv", "costs.csv", "runs.csv", "savings.csv"} <= set(files)
     assert "nan" not in files["tasks.csv"]
+    savings = list(csv.DictReader(io.StringIO(files["savings.csv"])))
+    assert [float(row["exponent"]) for row in savings] == [row.exponent.mean for row in found.savings]
 
 
 def test_markdown_has_a_table_each_with_as_many_cells_in_every_line(found: Comparison) -> None:

@@ -177,6 +177,18 @@ def test_data_saved_is_the_ratio_of_samples_to_the_references_score() -> None:
     assert rows["m3tl"].target == pytest.approx(0.3)
 
 
+def test_the_exponent_of_a_learning_curve_is_the_mean_over_seeds_of_the_power_law() -> None:
+    def gain(setting: str, seed: int, key: str, task: str) -> float:
+        exponent = {"stl": 0.1, "m3tl": 0.3}[setting] + 0.1 * (seed - 1)
+        return 1 - 0.9 * (block_parts(key)[1] or 1) ** -exponent
+
+    rows = {r.arm: r for r in compare(ablation(gain, (1, 2, 3), ("stl", "m3tl"))).savings if (r.block, r.task) == ("c", "")}
+    assert rows["stl"].exponent.mean == pytest.approx(0.2)
+    assert rows["m3tl"].exponent.mean == pytest.approx(0.4)
+    half = 4.302652729911275 * 0.1 / math.sqrt(3)  # t of 2 degrees of freedom
+    assert (rows["m3tl"].exponent.low, rows["m3tl"].exponent.seeds) == (pytest.approx(0.4 - half), 3)
+
+
 def test_steps_to_target_come_from_the_chosen_curves(planted: Comparison) -> None:
     rows = {r.arm: r for r in planted.steps if (r.block, r.task) == ("c@5", "")}
     # The stand-in curves go from 0 half way at step 2 and all the way at step 10.

@@ -14,6 +14,7 @@ from m3tl_cli.comparison.measures import (
     negative_transfer,
     normalised_gain,
     pareto_front,
+    power_law,
     relative_change,
     samples_to_target,
     score_gain,
@@ -158,3 +159,24 @@ def test_costs_count_shared_work_and_pretraining_apart() -> None:
     assert columns["seconds", "without pretraining"] == 13.0
     assert columns["parameters", "all"] == 1000
     assert ("parameters", "train") not in columns
+
+
+def test_an_exact_power_law_gives_its_scale_and_exponent_back() -> None:
+    shots = (1, 5, 10, 20)
+    found = power_law(shots, [0.7 * n**-0.35 for n in shots])
+    assert found == pytest.approx((0.7, 0.35), abs=1e-12)
+    # A curve that falls with more samples has an exponent below 0.
+    assert power_law((2, 8), [0.1, 0.4]) == pytest.approx((0.05, -1.0), abs=1e-12)
+
+
+def test_the_power_law_is_the_least_squares_line_through_the_logarithms() -> None:
+    shots, errors = (1, 2, 5, 10, 20, 40), np.random.default_rng(0).uniform(0.2, 1.3, 6)
+    slope, intercept = np.polyfit(np.log(shots), np.log(errors), 1)
+    assert power_law(shots, errors.tolist()) == pytest.approx((math.exp(intercept), -slope), abs=1e-12)
+
+
+def test_a_power_law_takes_two_points_above_0() -> None:
+    assert power_law((1, 5, 20), [0.5, math.nan, 0.25]) == power_law((1, 20), [0.5, 0.25])
+    assert power_law((1, 5, 20), [0.5, 0.0, 0.25]) == power_law((1, 5, 20), [0.5, -0.1, 0.25]) == power_law((1, 20), [0.5, 0.25])
+    for shots, errors in (((), ()), ((5,), (0.5,)), ((1, 5), (0.5, math.nan)), ((1, 5), (-0.5, 0.5))):
+        assert all(map(math.isnan, power_law(shots, errors)))

@@ -79,6 +79,16 @@ def test_what_was_planted_as_claimed_agrees() -> None:
         assert found[key].answer == "agrees", (key, found[key].measured)
 
 
+def test_the_row_of_training_data_tells_the_exponents_of_both_learning_curves() -> None:
+    def gain(setting: str, seed: int, key: str, task: str) -> float:
+        shots = block_parts(key)[1] or 1
+        return 1 - 0.9 * shots ** -({"transfer": 0.25, "mtl": 0.5, "meta": 0.0}.get(setting, 0.125) + 0.01 * (seed - 4.5))
+
+    found = table(gain)
+    for column, exponent in (("transfer", "0.250"), ("multi-task", "0.500"), ("meta", "0.000")):
+        assert f"1 - gain falls as n^-b, b {exponent}, of stl 0.125" in found["training data", column].measured.replace("-0.000", "0.000")
+
+
 def test_meta_learning_on_unlike_tasks_disagrees_with_the_survey() -> None:
     row = table(as_claimed)["heterogeneous tasks", "meta"]
     assert row.answer == "disagrees"

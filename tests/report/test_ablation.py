@@ -206,7 +206,7 @@ def test_the_cube_cost_baselines_and_savings_say_what_the_comparison_says(reader
             assert f"{signed(row.effect.mean)} {signed(row.effect.low)} to {signed(row.effect.high)}" in text
     for saved in found.savings:
         if not saved.task and math.isfinite(saved.saved):
-            assert f"{saved.saved:.2f}\u00d7" in text
+            assert f"{saved.saved:.2f}\u00d7 {fixed(saved.exponent.mean)}" in text
     for base in found.baselines:
         assert f"{fixed(base.gain.mean)} \u00b1 {fixed((base.gain.high - base.gain.low) / 2)}" in text
     front = next(p.front for p in found.pareto if (p.column, p.stage) == ("seconds", "all"))
