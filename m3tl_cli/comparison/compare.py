@@ -265,15 +265,24 @@ class _Budget:
 
     @property
     def without_goal(self) -> list[str]:
-        """Runs of references that do not have the baseline which is the 1 of the gain."""
+        """Runs of references whose baseline cannot be the 1 of the gain: it is not there, or at a task no better than the trivial one."""
         name, block = self.plan.gain_reference, self.plan.key
         if name == PERFECT:
             return []
-        without = {
-            base: [str(seed) for seed, cell in self.table[base].items() if not cell.results.baselines.get(name, {}).get(block)]
-            for base in dict.fromkeys(self.references.values())
-        }
-        return [f"`{base}` has no baseline `{name}` on {block}, and no gain, with seed {', '.join(s)}" for base, s in without.items() if s]
+        found: dict[str, list[str]] = {}
+        for base in dict.fromkeys(self.references.values()):
+            for seed, cell in self.table[base].items():
+                if not cell.results.baselines.get(name, {}).get(block):
+                    found.setdefault(f"`{base}` has no baseline `{name}` on {block}, and no gain", []).append(str(seed))
+                    continue
+                for task, result in cell.results.blocks.get(block, {}).items():
+                    score = result.scores[result.primary]
+                    if math.isnan(score_gain(replace(score, value=score.perfect), self.goal(cell, score, block, task, result.primary))):
+                        told = (
+                            f"`{name}` of `{base}` is no better than the trivial predictor at {task} on {block}, which no mean gain counts"
+                        )
+                        found.setdefault(told, []).append(str(seed))
+        return [f"{told}, with seed {', '.join(seeds)}" for told, seeds in found.items()]
 
     def _task_gains(self, block: str, task: str, metric: str) -> dict[str, Array]:
         return self.pick(lambda cell: self.gain(cell, block, task, metric))

@@ -330,6 +330,20 @@ def test_a_reference_without_the_baseline_that_is_the_1_of_the_gain_is_said() ->
     assert found.contrasts[0].answer == "missing"
 
 
+def test_a_task_at_which_the_1_of_the_gain_is_no_better_than_trivial_is_said_and_in_no_mean() -> None:
+    def with_goal(made: Cell) -> Cell:
+        goals = {"ridge head": {"c@5": {t: result(-0.1 if t == "height" and made.seed == 2 else 0.8) for t in NEW}}}
+        return replace(made, results=replace(made.results, baselines=goals))
+
+    cells = [with_goal(c) for c in ablation(lambda *words: 0.0 if words[-1] == "height" else 0.4, (1, 2), ("stl", "mtl"))]
+    plan = plan_for(["stl", "mtl"], axes={}, seeds=(1, 2), block="c", num_shots=5, margin=0.02, gain_reference="ridge head")
+    found = compare(cells, plan)
+    assert [f for f in found.flags if "ridge" in f] == [
+        "`ridge head` of `stl` is no better than the trivial predictor at height on c@5, which no mean gain counts, with seed 2"
+    ]
+    assert summary(found, "mtl").gain.mean == pytest.approx((3 / 4 * 0.5 + 0.5) / 2)
+
+
 def test_a_reference_without_runs_is_replaced_and_said() -> None:
     found = compare(ablation(additive, (1, 2), ("mtl", "m3tl")))
     assert found.references == {"mtl": "mtl", "m3tl": "mtl"}
