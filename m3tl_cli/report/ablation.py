@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -132,8 +133,19 @@ def _about(found: Comparison) -> str:
     return (
         f"{runs} of {arms} {seeds(len(found.seeds))}, decided under {found.budget}. The outcome: mean normalised gain over the main tasks "
         f"on {block_title(found.plan.key)}; margin {found.plan.margin:g}, family-wise error {found.plan.alpha:g}. "
-        "Every number leads to its runs."
+        f"{_surpassed(found)}Every number leads to its runs."
     )
+
+
+def _surpassed(found: Comparison) -> str:
+    """Which settings are above what is called an upper bound: it has more labels, and no more training."""
+    gains = {r.arm: r.gain.mean for r in found.summary if (r.budget, r.block) == (found.budget, found.plan.key)}
+    words = []
+    for bound in (arm for arm, kind in found.beside.items() if kind == "upper_bound"):
+        above = [arm for arm, gain in gains.items() if arm not in found.beside and gain > gains.get(bound, math.inf)]
+        if above:
+            words.append(f"Trained no longer than the settings, {bound} is below {', '.join(above)}: no upper bound here. ")
+    return "".join(words)
 
 
 def _repeat(found: Comparison, folder: Path) -> str:

@@ -355,6 +355,10 @@ def test_what_stands_beside_the_settings_is_shown_apart_and_is_never_the_best(tm
     text = ablation.write(found, tmp_path / "a").read_text().replace("<wbr>", "")
     assert "72 runs of 10 settings, beside them ensemble, as upper bound, with all target labels, joint_retraining; 6 seeds" in text
     assert "Beside the settings: baselines and upper bounds" in text
+    assert "no upper bound here" not in text, "nothing is above it"
+    higher = tuple(replace(r, gain=replace(r.gain, mean=2.0)) if r.arm in ("stl", "meta", "ensemble") else r for r in found.summary)
+    surpassed = ablation.write(replace(found, summary=higher), tmp_path / "a").read_text()
+    assert "Trained no longer than the settings, joint_retraining is below stl, meta: no upper bound here." in surpassed
     rows = [row for row in re.findall(r"<tr.*?</tr>", text, re.DOTALL) if re.search(r">(ensemble|joint_retraining)<", row)]
     assert len(rows) > 6
     assert not any("<b>" in row for row in rows), "they equal m3tl, the best in places"
