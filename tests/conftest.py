@@ -33,6 +33,18 @@ def _gpu(request: pytest.FixtureRequest) -> None:
             pytest.skip("needs a CUDA device")
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the tests of a module share of prepared data and pretrained encoders, with `own_cache`."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes `cache` the cache of the test."""
+    monkeypatch.setenv("M3TL_CACHE", str(cache))
+
+
 @pytest.fixture
 def shared_data() -> Path:
     """Real data beside the project; the test skips where it is absent."""

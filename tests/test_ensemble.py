@@ -23,17 +23,9 @@ from m3tl_cli.trainer.loop import BEST
 from tests.test_options import configured
 from tests.toys import states_equal
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 TWO = ["tasks=[depth,vehicle_count]", "trainer.updates=4", "trainer.validate_every=2"]
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def _cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("M3TL_CACHE", str(cache))
 
 
 def trivial(results: Results) -> dict[str, Any]:

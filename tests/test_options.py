@@ -21,6 +21,8 @@ from m3tl_cli.core.results import Results
 from m3tl_cli.data.store import StorePool
 from tests.test_house import PARTS, ROOT
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 TINY = [
     "data.num_scenes=81", "data.size=32", "data.label_size=16", "trainer.updates=2", "trainer.validate_every=2", "trainer.log_every=1",
     "sampler.batch_size=5", "trainer.num_pictures=2", "tracking=off", "new_tasks=[edges]",
@@ -46,16 +48,6 @@ ELSEWHERE = (
 )  # they need files, or data of another sort
 PARADIGMS = sorted(path.stem for path in (ROOT / "conf" / "paradigm").glob("*.yaml"))
 QUICK = {"stl", "m3tl"}  # no switch and all of them; the others with the slow tests
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def _cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("M3TL_CACHE", str(cache))
 
 
 def configured(*overrides: str) -> DictConfig:

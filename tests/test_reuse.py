@@ -20,17 +20,9 @@ from m3tl_cli.trainer.siblings import FILE
 from tests.test_options import EPISODES, PRETRAINING, configured
 from tests.toys import states_equal
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 ONE = ("tasks=[depth]", "reuse=true")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def _cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("M3TL_CACHE", str(cache))
 
 
 def run(folder: Path, *words: str, events: list[Event] | None = None) -> Results:
