@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from m3tl_cli.cli import hydra_entry, panels
 from m3tl_cli.cli.design import FILE, PLAN, UPDATES, Design, Planned, Record, designed, is_own
-from m3tl_cli.cli.resume import LATEST, OUTPUTS
+from m3tl_cli.cli.resume import LATEST, OUTPUTS, refuse_running
 from m3tl_cli.cli.sink import duration
 from m3tl_cli.cli.status import Status
 from m3tl_cli.core.errors import ConfigError, M3TLError
@@ -154,11 +154,7 @@ def _run(record: Record, folder: Path) -> int:
     from m3tl_cli.cli.watch import Watch
 
     before = {cell.name: Status.read(folder / cell.name) for cell in record.cells}
-    alive = [name for name, status in before.items() if status is not None and status.alive]
-    if alive:
-        status = before[alive[0]]
-        assert status is not None
-        raise ConfigError(f"{folder} is still running: {alive[0]}, as process {status.pid}", place="--resume")
+    refuse_running(folder, before)
     todo = [cell for cell in record.cells if (s := before[cell.name]) is None or s.state != "FINISHED"]
     _say(f"{folder}: {len(record.cells)} runs" + (f", {len(todo)} to go" if len(todo) < len(record.cells) else ""))
     ended = Ended(0)
@@ -188,6 +184,8 @@ def finish(record: Record, folder: Path, ended: Ended) -> int:
     again = shlex.join(["m3tl", "ablate", "--resume", str(folder)])
     if ended.code > 128:
         panels.stopped(str(folder), again)
+        if alive := [f"{name}, {status.whereabouts}" for name, status in after.items() if status is not None and status.alive]:
+            _say("\n".join(("not ended yet; each of these ends when it sees that the others were stopped:", *alive)))
         return ended.code
     from rich.console import Console
     from rich.text import Text
@@ -209,7 +207,7 @@ def finish(record: Record, folder: Path, ended: Ended) -> int:
         _publish(record, folder, written)
     unfinished = {name: status for name, status in after.items() if status is None or status.state != "FINISHED"}
     for name, status in unfinished.items():
-        why = f"{status.state}: {status.error}" if status is not None else "did not start"
+        why = "did not start" if status is None else status.ending
         console.print(Text(f"✗ {name}  ", "red").append(why, "not red"), soft_wrap=True)
     if unfinished:
         if ended.error is not None and not states["FAILED"]:

@@ -7,10 +7,7 @@ import functools
 import gc
 import hashlib
 import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 VERSION_BASE = "1.3"
-GRACE = 30.0  # seconds that a stopped sweep waits for its workers to write checkpoints
 
 
 def digest(overrides: Sequence[str]) -> str:
@@ -173,46 +169,6 @@ def main(task: Callable[[DictConfig], Any], argv: Sequence[str]) -> None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = old_error
-
-
-@contextmanager
-def workers_first(still_running: Callable[[], bool]) -> Iterator[None]:
-    """While a launcher waits for its workers, pass SIGTERM on to them and give them time to write checkpoints.
-
-    Without this the workers of a parallel launcher would go on as orphans. A job in this process has its own handler.
-
-    Args:
-        still_running: Whether a worker has not yet reached its end.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, _frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second one ends this process at once
-        stop_workers(number, still_running)
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def stop_workers(number: int, still_running: Callable[[], bool]) -> None:
-    """Signal every process that this one started, and wait until none of their jobs is running, at most `GRACE` seconds."""
-    import psutil
-
-    for child in psutil.Process().children(recursive=True):
-        try:
-            if not any("resource_tracker" in word for word in child.cmdline()):
-                child.send_signal(number)
-        except psutil.Error:
-            continue
-    end = time.monotonic() + GRACE
-    while time.monotonic() < end and still_running():
-        time.sleep(0.1)
 
 
 def files(cfg: DictConfig) -> list[tuple[str, Path]]:

@@ -8,17 +8,19 @@ import math
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m3tl_cli.cli import hydra_entry
+from m3tl_cli.cli.batch import Batch, Pulse
 from m3tl_cli.cli.sink import Sink
 from m3tl_cli.cli.status import Status
 from m3tl_cli.config import paths
 from m3tl_cli.config.validate import validate
-from m3tl_cli.core.errors import ConfigError
+from m3tl_cli.core.errors import ConfigError, Stopped
 from m3tl_cli.core.results import Results
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ def task(cfg: DictConfig) -> float:
         sweeper maximises.
 
     Raises:
-        M3TLError: As the experiment does; ConfigError also where a swept value does not pass the checks.
+        M3TLError: As the experiment does; ConfigError also where a swept value does not pass the checks, or where another process
+            is at work in the folder; Stopped in a worker that was told to end.
         SystemExit: With 128 + n after signal n.
     """
     from hydra.core.hydra_config import HydraConfig
@@ -50,7 +53,15 @@ def task(cfg: DictConfig) -> float:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     resume = os.environ.get(RESUME) == "1"
-    before = Status.read(folder) if resume else None
+    batch = Batch.of_job(Path(hydra.sweep.dir)) if hydra.mode == RunMode.MULTIRUN else None
+    if batch is not None and batch.is_over:
+        raise Stopped(f"its launch was stopped or taken over; {folder} is left as it is")
+    before = Status.read(folder)
+    again = before is not None and batch is not None and before.batch == batch.name  # by its launcher: requeued, or tried once more
+    resume = resume or again
+    if before is not None and before.alive and before.pid != os.getpid() and not again:
+        raise ConfigError(f"must be the folder of a run that has ended; found it running, as {before.whereabouts}", place=str(folder))
+    before = before if resume else None
     if before is not None and before.state == "FINISHED" and before.value is not None:
         log.info("done already: %s", folder)
         return before.value
@@ -60,7 +71,7 @@ def task(cfg: DictConfig) -> float:
     _keep_freed_memory()
     gc.enable()  # the program's start does without
     paths.add_own_code(*(s.path for s in hydra.runtime.config_sources if s.provider == "command-line"), hydra.runtime.cwd)
-    with kept_true(folder, list(hydra.overrides.task), before.seconds if before else 0.0) as record:
+    with _ended_in_order(batch), kept_true(folder, list(hydra.overrides.task), before.seconds if before else 0.0, batch) as record:
         sources = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]
         results = _run(
             cfg,
@@ -74,18 +85,19 @@ def task(cfg: DictConfig) -> float:
 
 
 @contextmanager
-def kept_true(folder: Path, overrides: list[str], seconds: float = 0.0) -> Iterator[Callable[[Results], float]]:
+def kept_true(folder: Path, overrides: list[str], seconds: float = 0.0, batch: Batch | None = None) -> Iterator[Callable[[Results], float]]:
     """Keep a run folder's `status.json` true, whatever happens inside.
 
     Args:
         folder: Run folder.
         overrides: What was typed.
         seconds: How long earlier parts of the run took.
+        batch: That it belongs to; None outside a multirun.
 
     Yields:
         What takes the results and returns their objective; a run that has not called it when all is over was stopped.
     """
-    status = Status.begin(overrides, seconds)
+    status = Status.begin(overrides, seconds, batch.name if batch else "")
     status.write(folder)
     value: float | None = None
 
@@ -95,7 +107,8 @@ def kept_true(folder: Path, overrides: list[str], seconds: float = 0.0) -> Itera
         return value
 
     try:
-        yield record
+        with Pulse(folder, batch):
+            yield record
     except Exception as error:
         status.end("FAILED", error=_line(error)).write(folder)
         log.exception("failed: %s", _line(error))
@@ -104,6 +117,37 @@ def kept_true(folder: Path, overrides: list[str], seconds: float = 0.0) -> Itera
         status.end("KILLED", error=_line(error)).write(folder)
         raise
     status.end("FINISHED", value=value).write(folder)
+
+
+@contextmanager
+def _ended_in_order(batch: Batch | None) -> Iterator[None]:
+    """Let SIGTERM end a job wherever it stands: workers of some launchers would ignore it, others die of it without a word.
+
+    A worker says that its job was stopped and lives on, so that its launcher hears of it; in the program's own process all ends.
+
+    Args:
+        batch: That the job belongs to; None outside a multirun.
+
+    Raises:
+        Stopped: In a worker.
+        SystemExit: Elsewhere, with 128 + n after signal n.
+    """
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    own = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, end) if own else None
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as error:
+        requeued = isinstance(error, SystemExit) and not (isinstance(error.code, int) and error.code > 128)
+        if batch is None or batch.is_own or requeued:
+            raise
+        raise Stopped(_line(error)) from None
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _keep_freed_memory() -> None:
@@ -155,5 +199,9 @@ def _run(cfg: DictConfig, folder: Path, *, resume: bool, overrides: list[str], f
 def _line(error: BaseException) -> str:
     if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > 128:
         return f"stopped by {signal.Signals(error.code - 128).name}"
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by SIGINT"
+    if isinstance(error, SystemExit):
+        return "ended by its launcher"
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

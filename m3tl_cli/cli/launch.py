@@ -7,11 +7,12 @@ import math
 import os
 import shlex
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m3tl_cli.cli import hydra_entry, panels
+from m3tl_cli.cli.batch import Batch, overseen
 from m3tl_cli.cli.job import RESUME, TERMINAL, has_checkpoint, task
 from m3tl_cli.cli.preflight import Checked, check
 from m3tl_cli.cli.request import Request
@@ -80,30 +81,40 @@ def _start(request: Request, cfg: DictConfig, multirun: bool) -> int:
     if request.debug:
         os.environ["M3TL_DEBUG"] = "1"
     os.environ[TERMINAL] = str(os.getpid())
+    if multirun:
+        batch = Batch.begin(Path(folder))
+        code, caught = _run(lambda: _sweep(request, batch, [*extra, batch.word]))
+        return _after_sweep(request, folder, code, caught)
+    code, caught = _run(lambda: _single(request, extra))
+    return _after_run(request, cfg, folder, code, caught)
 
-    def running() -> bool:
-        return any(job.alive for job in jobs(folder) if job.pid != os.getpid())
 
-    code = 0
-    caught: Exception | None = None
-    failed: list[Exception] = []
+def _run(work: Callable[[], None]) -> tuple[int, Exception | None]:
+    """Exit code of some work, and what it raised."""
     try:
-        with hydra_entry.workers_first(running):
-            # A sweep's jobs fail through Hydra, which goes on with the others; a single one past it, or it would announce the failure
-            # in words of its own before the panel.
-            hydra_entry.main(task if multirun else _keeping(failed), request.argv(*extra))
-        if failed:
-            raise failed[0]
+        work()
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else FAILED if end.code else 0
+        return (end.code if isinstance(end.code, int) else FAILED if end.code else 0), None
     except KeyboardInterrupt:
-        code = 130
-        if multirun:
-            hydra_entry.stop_workers(2, running)
+        return 130, None
     except Exception as error:
-        caught = error
-        code = error.exit_code if isinstance(error, M3TLError) else FAILED
-    return _after_sweep(request, folder, code, caught) if multirun else _after_run(request, cfg, folder, code, caught)
+        return (error.exit_code if isinstance(error, M3TLError) else FAILED), error
+    return 0, None
+
+
+def _sweep(request: Request, batch: Batch, extra: Sequence[str]) -> None:
+    with overseen(batch, lambda: jobs(str(batch.folder))):
+        hydra_entry.main(task, request.argv(*extra))
+
+
+def _single(request: Request, extra: Sequence[str]) -> None:
+    """A sweep's jobs fail through Hydra, which goes on with the others; a single one past it, or Hydra would announce the failure in
+    words of its own before the panel.
+    """
+    failed: list[Exception] = []
+    hydra_entry.main(_keeping(failed), request.argv(*extra))
+    if failed:
+        raise failed[0]
 
 
 def _keeping(failed: list[Exception]) -> Callable[[DictConfig], float]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from m3tl_cli.cli import hydra_entry
+from m3tl_cli.cli.batch import Batch, overseen
 from m3tl_cli.cli.job import RESUME, TERMINAL, task
 from m3tl_cli.cli.status import Status
 from m3tl_cli.core.errors import M3TLError
@@ -57,14 +58,14 @@ def launch_jobs(
         config_name: Root config.
     """
 
-    def running() -> bool:
-        found = (Status.read(folder / name) for name in jobs)
-        return any(s is not None and s.alive and s.pid != os.getpid() for s in found)
+    def look() -> list[Status]:
+        return [status for name in jobs if (status := Status.read(folder / name)) is not None]
 
+    batch = Batch.begin(folder)
     os.environ.pop(TERMINAL, None)  # the table of all jobs has the terminal, and none of them
     try:
-        with hydra_entry.workers_first(running):
-            results = _launched(jobs, folder, hydra, common, config_dir, config_name)
+        with overseen(batch, look):
+            results = _launched(jobs, batch, hydra, common, config_dir, config_name)
         # `return_value` would raise it, too, and print a line of Hydra's own before.
         raised = [result._return_value for result in results if isinstance(result._return_value, Exception)]
         if raised:
@@ -72,16 +73,13 @@ def launch_jobs(
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1 if end.code else 0
         return Ended(code)
-    except KeyboardInterrupt:
-        hydra_entry.stop_workers(2, running)
-        return Ended(130)
     except Exception as error:
         return Ended(error.exit_code if isinstance(error, M3TLError) else 1, error)
     return Ended(0)
 
 
 def _launched(
-    jobs: Mapping[str, Sequence[str]], folder: Path, hydra: Sequence[str], common: Sequence[str], config_dir: str, config_name: str
+    jobs: Mapping[str, Sequence[str]], batch: Batch, hydra: Sequence[str], common: Sequence[str], config_dir: str, config_name: str
 ) -> Sequence[Any]:
     """What `Hydra.multirun` does, with the jobs given instead of a sweeper."""
     from hydra._internal.callbacks import Callbacks
@@ -90,7 +88,8 @@ def _launched(
     from hydra.types import HydraContext, RunMode
 
     loader = hydra_entry.search(config_dir)
-    entered = [f"hydra.sweep.dir={hydra_entry.quoted(str(folder))}", f"+hydra.job.env_set.{RESUME}='1'", "hydra.mode=MULTIRUN"]
+    entered = [f"hydra.sweep.dir={hydra_entry.quoted(str(batch.folder))}", f"+hydra.job.env_set.{RESUME}='1'", batch.word]
+    entered.append("hydra.mode=MULTIRUN")
     main = Hydra(task_name="train", config_loader=loader)
 
     def composed(*more: str) -> Any:
@@ -104,8 +103,8 @@ def _launched(
     callbacks.on_multirun_start(config=cfg, config_name=config_name)
     context = HydraContext(config_loader=loader, callbacks=callbacks)
     launcher = Plugins.instance().instantiate_launcher(config=cfg, hydra_context=context, task_function=task)
-    batch = [[*overrides, f"hydra.sweep.subdir={hydra_entry.quoted(name)}"] for name, overrides in jobs.items()]
-    results = launcher.launch(batch, initial_job_idx=0)
+    listed = [[*overrides, f"hydra.sweep.subdir={hydra_entry.quoted(name)}"] for name, overrides in jobs.items()]
+    results = launcher.launch(listed, initial_job_idx=0)
     callbacks.on_multirun_end(config=cfg, config_name=config_name)
     return results
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shlex
+import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from m3tl_cli.cli.job import has_checkpoint
 from m3tl_cli.cli.request import Request
-from m3tl_cli.cli.status import FILE, Status
+from m3tl_cli.cli.sink import duration
+from m3tl_cli.cli.status import FILE, SILENCE, Status
 from m3tl_cli.core.errors import ConfigError
 
 LATEST = "latest"
@@ -91,6 +94,7 @@ def _resumed_sweep(request: Request, asked: str) -> Request:
         folder = found[-1]
     if not (folder / "multirun.yaml").is_file():
         raise ConfigError(f"must be the folder of a sweep; found no multirun.yaml in {folder}", place="--resume")
+    refuse_running(folder, {path.parent.name: Status.read(path.parent) for path in sorted(folder.glob(f"*/{FILE}"))})
     if not request.overrides:
         from omegaconf import OmegaConf
 
@@ -104,6 +108,25 @@ def _resumed_sweep(request: Request, asked: str) -> Request:
             config_name=hydra.job.config_name or request.config_name,
         )
     return replace(request, resumed=str(folder))
+
+
+def refuse_running(folder: Path, jobs: Mapping[str, Status | None]) -> None:
+    """Let no job that may still run be started once more; say which of them are taken for dead though nobody can tell.
+
+    Args:
+        folder: Of a multirun.
+        jobs: Status by folder name.
+
+    Raises:
+        ConfigError: If one of them is alive.
+    """
+    for name, status in jobs.items():
+        if status is not None and status.alive:
+            hint = f"if it was killed there: in {duration(SILENCE - status.silent)} it is taken for dead" if status.elsewhere else ""
+            raise ConfigError(f"{folder} is still running: {name}, as {status.whereabouts}", hint=hint, place="--resume")
+    for name, status in jobs.items():
+        if status is not None and status.state == "RUNNING" and status.elsewhere:
+            sys.stderr.write(f"{name}: {status.whereabouts}, is taken for dead\n")
 
 
 def _checked_run(folder: Path) -> Path:
@@ -120,7 +143,7 @@ def _why_not(folder: Path, status: Status) -> str:
     if status.state == "FINISHED":
         return "is finished; there is nothing left to do in it"
     if status.alive:
-        return f"is still running, as process {status.pid}"
+        return f"is still running, as {status.whereabouts}"
     if not has_checkpoint(folder):
         return f"has no checkpoint yet; start again with: {shlex.join(['m3tl', 'train', *status.overrides])}"
     return ""
@@ -131,8 +154,8 @@ def _latest_run() -> Path:
     seen = []
     for folder in sorted((p.parent for p in OUTPUTS.glob(f"*/*/{FILE}")), key=lambda p: p.name, reverse=True):
         status = Status.read(folder)
-        if status is None or (status.state == "RUNNING" and status.elsewhere):
-            continue  # on another machine: it may be running still, and only its name on the command line can tell
+        if status is None:
+            continue
         why = _why_not(folder, status)
         if not why:
             return folder

@@ -36,11 +36,11 @@ WIDE = 24  # seeds up to which a grid in 80 columns has room for spaces between 
 
 
 def state(status: Status | None) -> State:
-    """Of a run, from its file; one whose process is gone without a word is stopped, one on another machine runs."""
+    """Of a run, from its file; one whose process is gone without a word is stopped."""
     if status is None:
         return "waiting"
     if status.state == "RUNNING":
-        return "running" if status.alive or status.elsewhere else "stopped"
+        return "running" if status.alive else "stopped"
     return {"FINISHED": "finished", "FAILED": "failed", "KILLED": "stopped"}[status.state]  # type: ignore[return-value]
 
 

@@ -3,7 +3,8 @@
 M3TLError
 ├── ConfigError      what was asked for cannot run; exit code 2
 ├── DataError        the data is absent, damaged or too small; exit code 3
-└── TrainingError    a run stopped, for example at a loss that is not finite; exit code 1
+├── TrainingError    a run stopped, for example at a loss that is not finite; exit code 1
+└── Stopped          a run in another process was told to end; exit code 1
 
 One wording: "`name` must be ...; found ....", then what to type. `cli` turns each into one panel without a traceback.
 This file imports nothing, so that the command line can use it before torch is loaded.
@@ -56,5 +57,11 @@ class DataError(M3TLError):
 
 class TrainingError(M3TLError):
     """A run stopped before its end for a reason that is not the config's."""
+
+    exit_code = 1
+
+
+class Stopped(M3TLError):
+    """A run in another process was told to end, and did, with a checkpoint where it had something to keep."""
 
     exit_code = 1

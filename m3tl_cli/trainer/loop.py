@@ -231,7 +231,7 @@ class Loop:
                 if interrupt.number:
                     keep()
                     emit(Said(f"stopped by signal {interrupt.number} after update {done}; `m3tl train --resume` goes on", "warning"))
-                    raise SystemExit(128 + interrupt.number)
+                    interrupt.leave()
                 if done % self.checkpoint_every == 0 and not last:
                     keep()
             keep()

@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from m3tl_cli.cli.status import FILE, Status
+from m3tl_cli.cli.status import FILE, SILENCE, Status
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -24,11 +24,21 @@ def test_this_process_is_alive_and_one_that_began_at_another_time_is_not() -> No
     assert not replace(status, pid=2**22 + 1).alive
 
 
-def test_an_ended_job_and_one_elsewhere_are_not_seen_as_alive() -> None:
+def test_an_ended_job_is_not_alive_and_one_on_another_machine_is_until_it_has_been_silent(tmp_path: Path) -> None:
     status = Status.begin([])
     assert not status.end("FAILED", error="x").alive
-    assert not replace(status, host="another").alive
-    assert replace(status, host="another").elsewhere
+    replace(status, host="another").write(tmp_path)
+    found = Status.read(tmp_path)
+    assert found is not None
+    assert found.elsewhere
+    assert found.alive
+    assert found.whereabouts.startswith(f"process {os.getpid()} on another, which gave a sign of life ")
+    assert "is still running" in found.ending
+    os.utime(tmp_path / FILE, (found.started - SILENCE - 1, found.started - SILENCE - 1))
+    silent = Status.read(tmp_path)
+    assert silent is not None
+    assert not silent.alive
+    assert silent.ending.startswith("KILLED: without a word of process ")
 
 
 def test_time_adds_up_over_resumptions() -> None:

@@ -41,6 +41,7 @@ def test_a_run_whose_process_is_gone_without_a_word_is_stopped() -> None:
     assert state(status("RUNNING")) == "running"
     assert state(replace(status("RUNNING"), process_start=1.0)) == "stopped"
     assert state(replace(status("RUNNING"), host="elsewhere")) == "running"
+    assert state(replace(status("RUNNING"), host="elsewhere", seen=1.0)) == "stopped"
     assert state(status("KILLED")) == "stopped"
     assert state(status("FAILED")) == "failed"
 
