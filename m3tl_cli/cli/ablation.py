@@ -19,7 +19,7 @@ from m3tl_cli.cli.design import FILE, PLAN, UPDATES, Design, Planned, Record, de
 from m3tl_cli.cli.resume import LATEST, OUTPUTS, refuse_running
 from m3tl_cli.cli.sink import duration
 from m3tl_cli.cli.status import Status
-from m3tl_cli.core.errors import ConfigError, M3TLError
+from m3tl_cli.core.errors import ConfigError, M3TLError, Stopped
 
 if TYPE_CHECKING:
     from m3tl_cli.cli.matching import Flops
@@ -210,7 +210,7 @@ def finish(record: Record, folder: Path, ended: Ended) -> int:
         why = "did not start" if status is None else status.ending
         console.print(Text(f"✗ {name}  ", "red").append(why, "not red"), soft_wrap=True)
     if unfinished:
-        if ended.error is not None and not states["FAILED"]:
+        if ended.error is not None and not (states["FAILED"] or isinstance(ended.error, Stopped)):
             _trouble(ended.error, folder)
         console.print(Text(f"→ {again}", "bold"), soft_wrap=True)
         return FAILED

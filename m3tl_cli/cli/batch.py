@@ -111,6 +111,7 @@ def overseen(batch: Batch, look: Callable[[], Sequence[Status]]) -> Iterator[Non
     """
 
     def stop() -> None:
+        signal.alarm(0)  # a library's handler may have set one, to abort a process that a signal does not end within seconds
         if not batch.is_over:
             batch.stop(look)
 

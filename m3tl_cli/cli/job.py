@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from m3tl_cli.cli import hydra_entry
 from m3tl_cli.cli.batch import Batch, Pulse
@@ -123,7 +124,8 @@ def kept_true(folder: Path, overrides: list[str], seconds: float = 0.0, batch: B
 def _ended_in_order(batch: Batch | None) -> Iterator[None]:
     """Let SIGTERM end a job wherever it stands: workers of some launchers would ignore it, others die of it without a word.
 
-    A worker says that its job was stopped and lives on, so that its launcher hears of it; in the program's own process all ends.
+    A worker says that its job was stopped and lives on, so that its launcher hears of it; in the program's own process all ends. Where a
+    launcher waits for a user signal, to requeue the job and end the process itself, a SIGTERM that comes with it means nothing more.
 
     Args:
         batch: That the job belongs to; None outside a multirun.
@@ -133,21 +135,33 @@ def _ended_in_order(batch: Batch | None) -> Iterator[None]:
         SystemExit: Elsewhere, with 128 + n after signal n.
     """
 
-    def end(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
+    handed_over = False
 
-    own = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, end) if own else None
+    def end(number: int, _frame: object) -> None:
+        if not handed_over:
+            raise SystemExit(128 + number)
+
+    def hand_over(number: int, frame: FrameType | None) -> None:
+        nonlocal handed_over
+        handed_over = True
+        signal.signal(signal.SIGTERM, end)
+        before[number](number, frame)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        waited = [n for n in (signal.SIGUSR1, signal.SIGUSR2) if callable(signal.getsignal(n))]
+        before |= {n: signal.signal(n, hand_over) for n in waited}
+        before[signal.SIGTERM] = signal.signal(signal.SIGTERM, end)
     try:
         yield
     except (SystemExit, KeyboardInterrupt) as error:
-        requeued = isinstance(error, SystemExit) and not (isinstance(error.code, int) and error.code > 128)
-        if batch is None or batch.is_own or requeued:
+        if batch is None or batch.is_own or handed_over:
             raise
         raise Stopped(_line(error)) from None
     finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 def _keep_freed_memory() -> None:

@@ -18,7 +18,7 @@ from m3tl_cli.cli.preflight import Checked, check
 from m3tl_cli.cli.request import Request
 from m3tl_cli.cli.status import FILE, Status
 from m3tl_cli.config.problem import Problem
-from m3tl_cli.core.errors import ConfigError, M3TLError
+from m3tl_cli.core.errors import ConfigError, M3TLError, Stopped
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -161,7 +161,7 @@ def _after_sweep(request: Request, folder: str, code: int, caught: Exception | N
     if code > 128:
         panels.stopped(folder, shlex.join(["m3tl", "train", "-m", "--resume", folder]))
         return code
-    if caught is not None and not any(job.state == "FAILED" for job in found):
+    if caught is not None and not isinstance(caught, Stopped) and not any(job.state == "FAILED" for job in found):
         _report(request, caught, folder if found else "")  # the launcher or sweeper itself
     # A sweeper may forgive failures; the exit code does not.
     return FAILED if unfinished or caught is not None else code

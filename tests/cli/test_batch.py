@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from m3tl_cli.cli import job
 from m3tl_cli.cli.batch import BATCH, Batch, Pulse, overseen
 from m3tl_cli.cli.status import FILE, SILENCE, Status
+from m3tl_cli.core.errors import Stopped
 from tests.cli.conftest import Run
 from tests.cli.test_ablate import SMALL, starting, states, states_of, the_folder, until
 
@@ -184,3 +186,19 @@ def test_a_worker_that_is_told_to_end_costs_its_own_run_and_no_other(m3tl: Run, 
     assert process.returncode == 1, err
     assert sorted(s["state"] for s in states(the_folder(tmp_path)).values()) == ["FINISHED", "FINISHED", "FINISHED", "KILLED"]
     assert "KILLED: stopped by SIGTERM" in out
+
+
+def test_a_job_that_its_launcher_requeues_ends_as_the_launcher_says_and_not_by_the_sigterm_that_comes_with_it() -> None:
+    def requeue(number: int, _frame: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise SystemExit(-1)
+
+    before = signal.signal(signal.SIGUSR2, requeue)
+    try:
+        with pytest.raises(SystemExit) as left, job._ended_in_order(Batch(Path(), "another:1:2")):
+            os.kill(os.getpid(), signal.SIGUSR2)
+        assert left.value.code == -1
+        with pytest.raises(Stopped, match="stopped by SIGTERM"), job._ended_in_order(Batch(Path(), "another:1:2")):
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
