@@ -46,6 +46,15 @@ def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves curves out of the pages of runs: half the time of a run that trains for a moment. The tests of the report draw them."""
+    from m3tl_cli.report import adaptation, plots
+
+    for module in (adaptation, plots):
+        monkeypatch.setattr(module, "draw", lambda *_: "<svg></svg>")
+
+
+@pytest.fixture
 def shared_data() -> Path:
     """Real data beside the project; the test skips where it is absent."""
     folder = Path(os.environ.get("M3TL_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

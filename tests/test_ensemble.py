@@ -23,7 +23,7 @@ from m3tl_cli.trainer.loop import BEST
 from tests.test_options import configured
 from tests.toys import states_equal
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = pytest.mark.usefixtures("own_cache", "undrawn")
 
 TWO = ["tasks=[depth,vehicle_count]", "trainer.updates=4", "trainer.validate_every=2"]
 

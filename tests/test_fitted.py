@@ -29,7 +29,7 @@ SHOTS = (2, 30)
 
 
 @pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> None:
     monkeypatch.setenv("M3TL_CACHE", str(tmp_path / "cache"))
 
 

@@ -19,7 +19,7 @@ RECIPES = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("omni
 
 
 @pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: None) -> None:
     monkeypatch.setenv("M3TL_CACHE", str(tmp_path / "cache"))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
@@ -21,7 +22,7 @@ from m3tl_cli.core.results import Results
 from m3tl_cli.data.store import StorePool
 from tests.test_house import PARTS, ROOT
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = pytest.mark.usefixtures("own_cache", "undrawn")
 
 TINY = [
     "data.num_scenes=81", "data.size=32", "data.label_size=16", "trainer.updates=2", "trainer.validate_every=2", "trainer.log_every=1",
@@ -56,12 +57,51 @@ def configured(*overrides: str) -> DictConfig:
 
 
 def choices() -> list[str]:
-    """`group=option` for every part that the root config can choose. Kinds of task belong to tasks."""
+    """`group=option` for every part that the root config can choose and does not choose by itself. Kinds of task belong to tasks."""
     found = [(str(option.parent), option.stem) for option in PARTS]
-    return [f"{group}={stem}" for group, stem in found if group not in ELSEWHERE and f"{group}/{stem}" not in ELSEWHERE]
+    asked = [f"{group}={stem}" for group, stem in found if group not in ELSEWHERE and f"{group}/{stem}" not in ELSEWHERE]
+    return [choice for choice in asked if choice not in chosen()]
 
 
-@pytest.mark.parametrize("choice", [*choices(), "trainer.precision=bf16", "sampler.per_task=true"])
+def chosen(file: str = "train", group: str = "") -> set[str]:
+    """`group=option` of everything that the root config chooses by itself, through the bundles that it names."""
+    entries = yaml.safe_load((ROOT / "conf" / group / f"{file}.yaml").read_text()).get("defaults", [])
+    found: set[str] = set()
+    for entry in (e for e in entries if isinstance(e, dict)):
+        [(key, option)] = entry.items()
+        place = f"{group}/{key}".lstrip("/")
+        if option and (ROOT / "conf" / place / f"{option}.yaml").is_file():
+            found |= {f"{place}={option}"} | chosen(option, place)
+    return found
+
+
+def quick(choice: str) -> bool:
+    """Whether an option is among those that `make test` trains: one or two of each group, unlike one another; `make check` trains all."""
+    group, _, option = choice.partition("=")
+    return option in {"episodes": {"hard_task"}, "inner": {"reptile", "scale_shift"}, "balancing": {"pcgrad", "uncertainty"}}.get(
+        group, {option}
+    )
+
+
+def test_what_the_root_config_chooses_is_known() -> None:
+    assert {
+        "fusion=gated",
+        "encoder=small",
+        "encoder/image=conv",
+        "heads/dense=fcn",
+        "transfer/handover=fine_tune",
+        "inner=maml",
+    } <= chosen()
+    assert not {"fusion=concat", "inner=anil", "encoder/image=timm"} & chosen()
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        c if quick(c) else pytest.param(c, marks=pytest.mark.slow)
+        for c in ("seed=1", *choices(), "trainer.precision=bf16", "sampler.per_task=true")
+    ],
+)
 def test_an_option_trains(choice: str, tmp_path: Path) -> None:
     events: list[Event] = []
     cfg = configured(*NEEDS.get(choice.partition("=")[0], []), *NEEDS.get(choice, []), choice)
@@ -208,7 +248,10 @@ def test_one_modality_or_a_missing_one_trains(overrides: Sequence[str], tmp_path
     assert all(math.isfinite(t.scores[t.primary].value) for t in results.blocks["a"].values())
 
 
-@pytest.mark.parametrize("balancing", ["sum", "static", "uncertainty", "gradnorm", "pcgrad", "mgda", "nash_mtl"])
+@pytest.mark.parametrize(
+    "balancing",
+    [*("uncertainty", "pcgrad"), *(pytest.param(b, marks=pytest.mark.slow) for b in ("sum", "static", "gradnorm", "mgda", "nash_mtl"))],
+)
 def test_every_balancer_survives_missing_labels(balancing: str, tmp_path: Path) -> None:
     overrides = [f"balancing={balancing}", "data.missing_labels=0.8", "sampler.batch_size=1", "trainer.updates=8"]
     results = experiment.run(configured(*overrides), folder=tmp_path)

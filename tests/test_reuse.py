@@ -20,7 +20,7 @@ from m3tl_cli.trainer.siblings import FILE
 from tests.test_options import EPISODES, PRETRAINING, configured
 from tests.toys import states_equal
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = pytest.mark.usefixtures("own_cache", "undrawn")
 
 ONE = ("tasks=[depth]", "reuse=true")
 

@@ -176,7 +176,7 @@ def draw(title: str, xlabel: str, labels: Sequence[str], paint: Callable[[Axes],
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
         axes.grid(axis="y", color=GRID, lw=0.6)
         axes.set_axisbelow(True)
-        axes.set_title(_plain(title), loc="left", fontsize=9, x=-0.13)
+        axes.set_title(_plain(title), loc="left", fontsize=9, x=-0.13, y=1.0)  # a place of its own: else it is looked for, tick by tick
         axes.set_xlabel(xlabel, labelpad=1)
         if words:
             figure.legend(handles, words, loc="lower center", ncol=columns)

@@ -17,13 +17,13 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Of a child process: the small tree, 80 columns, no colours, compiled files kept for the session."""
+    """Of a child process: the small tree, 80 columns, no colours, and compiled files, for the session where none may be left behind."""
     kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONDONTWRITEBYTECODE", "FORCE_COLOR", "PYTHONPATH")}
-    pycache = str(tmp_path_factory.mktemp("pycache"))
+    compiled = {"PYTHONPYCACHEPREFIX": str(tmp_path_factory.mktemp("pycache"))} if sys.dont_write_bytecode else {}
     return {
         **kept,
+        **compiled,
         "PYTHONPATH": str(TREE / "code"),
-        "PYTHONPYCACHEPREFIX": pycache,
         "COLUMNS": "80",
         "NO_COLOR": "1",
         "OMP_NUM_THREADS": "1",

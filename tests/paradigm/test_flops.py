@@ -120,7 +120,7 @@ DRAWS = [
 ]
 
 
-@pytest.mark.parametrize("rates", ["fixed", "module_task"])
+@pytest.mark.parametrize("rates", ["module_task", pytest.param("fixed", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("balancer", [Sum, MGDA])
 @pytest.mark.parametrize("order", [1, 2])
 def test_what_is_remembered_adds_up_to_counting_every_step(order: int, balancer: type[Balancer], rates: str) -> None:
@@ -146,7 +146,7 @@ def test_other_inner_loops_and_networks_add_up_too(inner: str, sharing: type[Sha
 
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("sharing", [Separate, CrossStitch])
-@pytest.mark.parametrize("lr", [5.0, 100.0])
+@pytest.mark.parametrize("lr", [5.0, pytest.param(100.0, marks=pytest.mark.slow)])
 def test_descents_that_are_taken_back_count_what_they_did(lr: float, sharing: type[Sharing], order: int) -> None:
     inner = maml(order=order, rates="fixed", inner_lr=lr, diverge=1.01, max_halvings=2, num_inner_steps=3, loss_weights=None, clip=None)
     engine = an_engine(a_model(("a", "b"), sharing, torch.float64), Sum(), inner)
