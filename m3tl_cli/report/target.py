@@ -8,6 +8,7 @@ from html import escape
 
 from m3tl_cli.core.results import BLOCKS, Results, Score, StageCost, block_key, block_order, block_parts, block_title, mean
 from m3tl_cli.report.blocks import Means, Row, ShotTable, means, quadrants, reduction, shot_tables
+from m3tl_cli.report.estimates import NOTHING, signed
 from m3tl_cli.report.formats import SPACE, count, duration, flops, number, percent
 from m3tl_cli.report.many import is_many, left_out, picked, rising
 from m3tl_cli.report.markup import framed, gain, grid, images, length, name, sentence
@@ -21,8 +22,6 @@ TITLES = {
     "old": "Forgetting",
     "probe": "Probe",
 }
-
-NOTHING = "<td></td>"
 
 
 def sections(results: Results, plots: Mapping[str, Sequence[Plot]]) -> dict[str, str]:
@@ -222,7 +221,7 @@ def who_helps_whom(results: Results) -> str:
         for other in columns:
             share = found.get(other, math.nan)
             mood = "soft" if other == task else "good" if share > 0 else "bad" if share < 0 else "soft"
-            marked.append(f"<td class='{mood}'>{number(100 * share)}</td>" if math.isfinite(share) else NOTHING)
+            marked.append(f"<td class='{mood}'>{signed(100 * share, 2)}</td>" if math.isfinite(share) else NOTHING)
         rows.append([task, *marked])
     caption = (
         "Percent of the column's loss that a step of plain gradient descent on the row's removes, on shared parameters at the "
