@@ -141,12 +141,21 @@ def _drawn(grid: Grid) -> Iterator[RenderableType]:
     for number, name in enumerate(names):
         left = number == 0 or number in grid.words
         table.add_column(
-            name, justify="left" if left else "right", style="bold" if number == 0 else "", width=None if number else widths[0]
+            name,
+            justify="left" if left else "right",
+            style="bold" if number == 0 else "",
+            width=None if number else widths[0],
+            overflow="ellipsis" if number else "fold",
         )
     for line in lines:
-        line = line[: last + 1]
+        line = (_broken(line[0], widths[0]), *line[1 : last + 1])
         table.add_row(*(Text(_cut(word, room) if number == last and number in grid.words else word) for number, word in enumerate(line)))
     yield table
+
+
+def _broken(label: str, width: int) -> str:
+    """A label whose values go on below their keys where both together are too long: two arms of an axis differ at their ends."""
+    return " ".join(word if len(word) <= width else word.replace("=", "= ", 1) for word in label.split(" "))
 
 
 def _in_document(grid: Grid) -> bool:

@@ -171,3 +171,14 @@ def test_a_document_has_all_of_many_tasks_as_rows_the_largest_loss_first(of_many
 )
 def test_a_name_that_is_cut_keeps_the_number_at_its_end(text: str, length: int, short: str) -> None:
     assert standings._cut(text, length) == short
+
+
+def test_arms_that_differ_at_the_end_of_a_long_label_are_told_apart() -> None:
+    axis = "transfer/handover"
+    cells = [
+        c for value in ("extract", "fine_tune", "a_very_long_value_indeed") for c in ablation(additive, SEEDS, ["mtl"], axes={axis: value})
+    ]
+    lines = printed(compare(cells), tables=True)
+    assert max(map(len, lines)) <= 80
+    words = {line.split()[0] for line in lines if line.split()}
+    assert {"transfer/handover=", "extract", "fine_tune", "a_very_long_value_in", "deed"} <= words
