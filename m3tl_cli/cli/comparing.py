@@ -129,7 +129,11 @@ def compared(
     if not cells:
         why = f": {unread[0].folder.name}: {unread[0].reason}" if unread else ""
         raise DataError(f"`RUN` must lead to a finished run; found none{why}", hint="m3tl ablate --resume", place="RUN")
-    given: dict[str, Any] = {} if margin is None else {"margin": margin}
+    given: dict[str, Any] = {}
+    if margin is not None:
+        given["margin"] = margin
+        if found.plan is not None and margin != found.plan.margin:
+            raise _not_of_plan("margin", f"{found.plan.margin:g}", f"{margin:g}")
     if gain_reference is not None:
         given["gain_reference"] = _goal(gain_reference, cells, found.plan)
     if not force:
@@ -213,6 +217,14 @@ def _flagged(found: Comparison, flags: Sequence[str]) -> Comparison:
     return replace(found, flags=tuple(flags), verdict=two_sentences(found.plan, found.contrasts, means, len(flags)))
 
 
+def _not_of_plan(key: str, planned: str, found: str) -> ConfigError:
+    return ConfigError(
+        f"`{key}` must be that of the plan, {planned}; found {found}",
+        hint="leave it out, or name the runs themselves: m3tl compare ABLATION/*-s*",
+        place=key,
+    )
+
+
 def _goal(word: str, cells: Sequence[Cell], plan: Plan | None) -> str:
     """The 1 of the gain as results name it.
 
@@ -221,11 +233,7 @@ def _goal(word: str, cells: Sequence[Cell], plan: Plan | None) -> str:
     """
     found = BASELINES.get(word, word)
     if plan is not None and plan.gain_reference != found:
-        raise ConfigError(
-            f"`gain_reference` must be that of the plan, {plan.gain_reference}; found {word}",
-            hint="leave it out, or name the runs themselves: m3tl compare ABLATION/*-s*",
-            place="gain_reference",
-        )
+        raise _not_of_plan("gain_reference", plan.gain_reference, word)
     measured = dict.fromkeys(name for cell in cells for name in cell.results.baselines)
     if found not in (PERFECT, *measured):
         known = {name: option for option, name in BASELINES.items()}

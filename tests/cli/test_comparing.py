@@ -123,8 +123,11 @@ def test_the_1_of_the_gain_may_be_chosen_without_a_plan_among_what_the_runs_have
         compared(gather([str(sweep)]), gain_reference="scratch")
 
 
-def test_the_1_of_the_gain_of_a_plan_stays(sweep: Path) -> None:
+def test_the_1_of_the_gain_and_the_margin_of_a_plan_stay(sweep: Path) -> None:
     as_ablation(sweep)
+    assert compared(gather([str(sweep)]), margin=0.02).planned
+    with pytest.raises(ConfigError, match=r"`margin` must be that of the plan, 0\.02; found 0\.3"):
+        compared(gather([str(sweep)]), margin=0.3)
     assert compared(gather([str(sweep)]), gain_reference="perfect").planned
     with pytest.raises(ConfigError, match="that of the plan, perfect; found ridge"):
         compared(gather([str(sweep)]), gain_reference="ridge")
