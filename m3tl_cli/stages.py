@@ -22,7 +22,7 @@ from m3tl_cli.core.events import Advanced, Emit, Event, Measured, Said, StageSta
 from m3tl_cli.core.folders import cache_folder
 from m3tl_cli.core.members import pool_for_members, sampler_for_members, with_members
 from m3tl_cli.core.results import StageCost, TaskResult, write_text
-from m3tl_cli.core.weights import Loaded
+from m3tl_cli.core.weights import Loaded, digest
 from m3tl_cli.data.base import Block, SplitName
 from m3tl_cli.data.features import encoder_key, precompute
 from m3tl_cli.data.store import Store, StorePool
@@ -208,7 +208,8 @@ class SourceStage:
         after = AFTER_TRAINING if parts.paradigm.bilevel else (*AFTER_TRAINING, "target")
         new = () if parts.cfg.with_target else ("new_tasks",)
         stores = [p.store.folder.name for p in (self.train, self.val) if isinstance(p, StorePool)]
-        return training_key(self.plain, frozenset((*after, *new, *parts.paradigm.idle())), stores)
+        left_out = frozenset((*after, *new, *parts.paradigm.idle()))
+        return training_key(self.plain, left_out, stores, digest(parts.model.state_dict()))
 
     def _trained(self, resume: bool) -> list[StageCost]:
         """Train; a stage that an earlier part of this run finished is not repeated."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from m3tl_cli import experiment
+from m3tl_cli.core.contracts import Task
 from m3tl_cli.core.events import Event, Said, StageStarted
 from m3tl_cli.core.results import Results
+from m3tl_cli.model import MultiTaskModel
 from m3tl_cli.trainer import checkpoint
 from m3tl_cli.trainer.loop import BEST
 from m3tl_cli.trainer.siblings import FILE
@@ -83,6 +86,22 @@ def test_another_training_is_another_network(other: str, trained: Path) -> None:
 @pytest.mark.parametrize("other", ["target.num_shots=[2]", "inner=anil", "transfer/handover=extract", "balancing=pcgrad"])
 def test_what_single_task_training_does_not_read_does_not_keep_networks_apart(other: str, trained: Path) -> None:
     assert took(run(trained / other.replace("=", "-").replace("/", "-"), "paradigm=stl_handover", *ONE, other))
+
+
+def test_a_network_that_starts_from_other_tensors_is_another_though_its_config_is_the_same(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a file of weights was replaced by another of the same name."""
+    plain = MultiTaskModel.start
+
+    def changed(self: MultiTaskModel, tasks: Sequence[Task]) -> None:
+        plain(self, tasks)
+        with torch.no_grad():
+            next(iter(self.params().values())).add_(1e-3)
+
+    assert took(run(trained / "same", "paradigm=stl", *ONE))
+    monkeypatch.setattr(MultiTaskModel, "start", changed)
+    assert not took(run(trained / "replaced", "paradigm=stl", *ONE))
 
 
 @pytest.mark.slow

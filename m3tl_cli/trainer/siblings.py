@@ -19,7 +19,7 @@ FILE = "source.json"
 """In a run folder whose source stage is over: its content key, and what it cost."""
 
 
-def training_key(config: Mapping[str, Any], left_out: Collection[str], stores: Sequence[str]) -> str:
+def training_key(config: Mapping[str, Any], left_out: Collection[str], stores: Sequence[str], start: str) -> str:
     """Content key of a source stage: equal where training is the same to the bit.
 
     Everything in the config counts but what is left out by name: a key that nobody thought of costs a training, never a wrong network.
@@ -28,6 +28,7 @@ def training_key(config: Mapping[str, Any], left_out: Collection[str], stores: S
         config: Of the run, plain types.
         left_out: Dotted keys of what the stage does not read.
         stores: Content keys of the samples that it reads.
+        start: Hash of the tensors that it starts from: a file of weights may change and keep its name.
     """
 
     def kept(node: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def training_key(config: Mapping[str, Any], left_out: Collection[str], stores: S
                 found[key] = kept(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
         return found
 
-    text = json.dumps({"config": kept(config, ""), "stores": list(stores)}, sort_keys=True)
+    text = json.dumps({"config": kept(config, ""), "stores": list(stores), "start": start}, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

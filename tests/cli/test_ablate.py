@@ -18,6 +18,9 @@ from m3tl_cli.comparison.tables import Comparison
 from tests.cli.conftest import Run
 from tests.test_options import EPISODES, PRETRAINING, TINY
 
+UNLUCKY = {"stl-s13": "FAILED", "mtl-s13": "FAILED", "stl-s1": "FINISHED", "mtl-s1": "FINISHED"}
+"""States of the runs of `seeds=[13,1]`: the small tree's experiment fails at 13."""
+
 SMALL = ("block=a", "seeds=2", "budget=smoke")
 
 
@@ -80,12 +83,7 @@ def test_a_failed_run_keeps_the_others_is_told_with_its_reason_and_makes_the_exi
     done = m3tl("ablate", "block=a", "seeds=[13,1]", "budget=smoke")
     assert done.returncode == 1
     folder = the_folder(tmp_path)
-    assert {name: s["state"] for name, s in states(folder).items()} == {
-        "stl-s13": "FAILED",
-        "mtl-s13": "FAILED",
-        "stl-s1": "FINISHED",
-        "mtl-s1": "FINISHED",
-    }
+    assert {name: s["state"] for name, s in states(folder).items()} == UNLUCKY
     assert done.stdout.count("FAILED: ValueError: 13 is unlucky") == 2
     assert f"m3tl ablate --resume {folder.relative_to(tmp_path)}" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr

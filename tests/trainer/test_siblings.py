@@ -19,8 +19,8 @@ CONFIG: dict[str, Any] = {"seed": 1, "name": "one", "optimizer": {"lr": 0.1, "cl
 TRAINED = StageCost("train", 7, 70, 14, 14, 2.5, flops=3.0)
 
 
-def key(left_out: tuple[str, ...] = (), stores: tuple[str, ...] = ("store",), **changes: Any) -> str:
-    return training_key(CONFIG | changes, frozenset(left_out), stores)
+def key(left_out: tuple[str, ...] = (), stores: tuple[str, ...] = ("store",), start: str = "tensors", **changes: Any) -> str:
+    return training_key(CONFIG | changes, frozenset(left_out), stores, start)
 
 
 def finished(folder: Path, content: str = "k") -> Siblings:
@@ -38,6 +38,7 @@ def test_only_what_is_left_out_by_name_may_differ() -> None:
     assert key(("target",), target={"steps": [9]}) == key(("target",)), "a whole group"
     assert key(unheard_of=1) != key(), "a key that nobody thought of counts"
     assert key(stores=("other",)) != key()
+    assert key(start="others") != key()
 
 
 def test_a_sibling_of_the_same_key_is_found_and_what_it_cost(tmp_path: Path) -> None:
